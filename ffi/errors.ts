@@ -1,0 +1,61 @@
+/**
+ * The typed errors of dinograd. Each says what was done, what was given and what would be right.
+ *
+ * @module
+ */
+
+/** Base class of the errors that dinograd raises. */
+export class DinogradError extends Error {
+  /** Name of the class, as printed. */
+  override name = "DinogradError";
+}
+
+/** Shapes, sizes, strides or axes that do not fit the operation. */
+export class ShapeError extends DinogradError {
+  override name = "ShapeError";
+}
+
+/** An element type that the operation does not take. */
+export class DTypeError extends DinogradError {
+  override name = "DTypeError";
+}
+
+/** Tensors on different devices, or a device that does not exist or failed. */
+export class DeviceError extends DinogradError {
+  override name = "DeviceError";
+}
+
+/** The memory limit or the machine's memory is exhausted. */
+export class OutOfMemoryError extends DinogradError {
+  override name = "OutOfMemoryError";
+}
+
+/** A tensor was used after `dispose()` or after the scope that owned it ended. */
+export class DisposedError extends DinogradError {
+  override name = "DisposedError";
+}
+
+/** Misuse of automatic differentiation. */
+export class AutogradError extends DinogradError {
+  override name = "AutogradError";
+}
+
+/** A process group failed or was misused. */
+export class DistributedError extends DinogradError {
+  override name = "DistributedError";
+}
+
+/** A native library is missing or of another version; the message holds the command that builds it. */
+export class LibraryNotFoundError extends DinogradError {
+  override name = "LibraryNotFoundError";
+}
+
+/** A defect of a native library. */
+export class NativeError extends DinogradError {
+  override name = "NativeError";
+}
+
+/** A file or message that does not have the format it should have. */
+export class FormatError extends DinogradError {
+  override name = "FormatError";
+}

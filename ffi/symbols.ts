@@ -1,0 +1,235 @@
+/**
+ * The one table of native symbols. Every kernel library exports exactly these functions; `kernels/abi.h` is the same list in C and
+ * `tests/symbols_test.ts` compares the two, names and types, both ways.
+ *
+ * A parameter a line, its C name beside it. `t` is the frame of tensor headers (see `frame.ts`), slots are numbers into it.
+ *
+ * @module
+ */
+
+/** Symbols of a kernel library, as `Deno.dlopen` takes them. */
+export const symbols = {
+  // ---- library
+  dg_abi_version: { parameters: [], result: "i32" },
+  dg_last_error: {
+    parameters: [
+      "buffer", // text
+      "u32", // capacity
+    ],
+    result: "u32",
+  },
+  dg_set_threads: {
+    parameters: [
+      "i32", // count
+    ],
+    result: "i32",
+  },
+  dg_get_threads: { parameters: [], result: "i32" },
+
+  // ---- memory
+  dg_alloc: {
+    parameters: [
+      "f64", // bytes
+      "u32", // zeroed
+    ],
+    result: "u32",
+  },
+  dg_wrap: {
+    parameters: [
+      "buffer", // memory
+      "f64", // bytes
+    ],
+    result: "u32",
+  },
+  dg_free: {
+    parameters: [
+      "u32", // storage
+    ],
+    result: "i32",
+  },
+  dg_read: {
+    parameters: [
+      "u32", // storage
+      "f64", // offset_bytes
+      "buffer", // destination
+      "f64", // bytes
+    ],
+    result: "i32",
+  },
+  dg_write: {
+    parameters: [
+      "u32", // storage
+      "f64", // offset_bytes
+      "buffer", // source
+      "f64", // bytes
+    ],
+    result: "i32",
+  },
+  dg_memory_stats: {
+    parameters: [
+      "buffer", // out8
+    ],
+    result: "i32",
+  },
+  dg_memory_limit: {
+    parameters: [
+      "f64", // bytes
+    ],
+    result: "i32",
+  },
+  dg_memory_reset_peak: { parameters: [], result: "i32" },
+  dg_memory_release_cache: { parameters: [], result: "i32" },
+
+  // ---- copy
+  dg_copy: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+    ],
+    result: "i32",
+  },
+  dg_fill: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "f64", // value
+    ],
+    result: "i32",
+  },
+  dg_arange: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "f64", // start
+      "f64", // step
+    ],
+    result: "i32",
+  },
+
+  // ---- unary
+  dg_unary: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "u32", // op
+    ],
+    result: "i32",
+  },
+
+  // ---- activation
+  dg_activation: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // op
+      "f64", // a
+      "f64", // b
+    ],
+    result: "i32",
+  },
+  dg_activation_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dy
+      "u32", // x
+      "u32", // op
+      "f64", // a
+      "f64", // b
+    ],
+    result: "i32",
+  },
+
+  // ---- binary
+  dg_binary: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "u32", // y
+      "u32", // op
+      "f64", // alpha
+    ],
+    result: "i32",
+  },
+  dg_binary_scalar: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "f64", // scalar
+      "u32", // op
+      "u32", // reversed
+    ],
+    result: "i32",
+  },
+  dg_compare: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "u32", // y
+      "u32", // op
+    ],
+    result: "i32",
+  },
+  dg_compare_scalar: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "f64", // scalar
+      "u32", // op
+    ],
+    result: "i32",
+  },
+  dg_where: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // condition
+      "u32", // x
+      "u32", // y
+    ],
+    result: "i32",
+  },
+
+  // ---- reduction
+  dg_reduce: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "u32", // axes
+      "u32", // op
+    ],
+    result: "i32",
+  },
+  // ---- softmax
+
+  // ---- sort
+
+  // ---- indexing
+
+  // ---- random
+
+  // ---- matmul
+
+  // ---- convolution
+
+  // ---- pooling
+
+  // ---- normalization
+
+  // ---- interpolate
+
+  // ---- loss
+
+  // ---- optimizer
+} as const satisfies Deno.ForeignLibraryInterface;
+
+/** The functions of an open kernel library. */
+export type KernelLibrary = Deno.DynamicLibrary<typeof symbols>["symbols"];

@@ -1,0 +1,116 @@
+/* The C ABI that every dinograd kernel library exports (cpu now, cuda later): plain C, one list, mirrored row by row in ffi/symbols.ts.
+ *
+ * Conventions
+ *   - A call receives `const dg_tensor* t`, an array of tensor headers (the "frame") owned by the caller, and slot numbers into it.
+ *     DG_NONE stands for an absent optional tensor. Outputs are ordinary tensors whose storage was made with dg_alloc before the call.
+ *   - Every function with an int32_t result returns a dg_status. On failure dg_last_error() holds the text, per thread.
+ *   - Nothing exits, aborts, prints or throws across this boundary. Every header is validated (live storage, dtype, rank, bounds) before use.
+ *   - Sizes and strides are elements, carried as doubles (exact to 2^53): the cheapest 64-bit number to write from JavaScript.
+ */
+#ifndef DINOGRAD_ABI_H
+#define DINOGRAD_ABI_H
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DG_ABI_VERSION 1
+#define DG_MAX_RANK 8
+#define DG_MAX_SLOTS 4096 /* headers that one call may address */
+#define DG_NONE 0xffffffffu
+#define DG_EXPORT __attribute__((visibility("default")))
+
+typedef enum dg_status {
+  DG_OK = 0,
+  DG_SHAPE = 1,         /* sizes or strides do not fit the operation */
+  DG_DTYPE = 2,         /* the operation does not take this dtype */
+  DG_DEVICE = 3,        /* tensor of another device, or the device failed */
+  DG_OUT_OF_MEMORY = 4, /* the limit or the machine's memory is exhausted */
+  DG_DISPOSED = 5,      /* the header names a storage that is not live */
+  DG_RANGE = 6,         /* an index, label or argument is outside its range */
+  DG_INTERNAL = 7       /* a defect of the library */
+} dg_status;
+
+typedef enum dg_dtype {
+  DG_F32 = 0, DG_F64 = 1, DG_F16 = 2, DG_BF16 = 3, DG_I32 = 4, DG_I64 = 5, DG_U8 = 6, DG_BOOL = 7
+} dg_dtype;
+
+/* 144 bytes; ffi/frame.ts writes it. */
+typedef struct dg_tensor {
+  uint32_t storage;    /* id from dg_alloc / dg_wrap; 0 names no storage */
+  uint8_t dtype;       /* dg_dtype */
+  uint8_t rank;        /* 0..DG_MAX_RANK */
+  uint8_t device_type; /* 0 cpu, 1 cuda */
+  uint8_t device_index;
+  double offset; /* elements from the start of the storage */
+  double sizes[DG_MAX_RANK];
+  double strides[DG_MAX_RANK]; /* elements, >= 0; 0 for a broadcast axis */
+} dg_tensor;
+
+/* ---- library: kernels/cpu/library.cpp */
+DG_EXPORT int32_t dg_abi_version(void);
+DG_EXPORT uint32_t dg_last_error(char* text, uint32_t capacity); /* copies the message, returns its full length */
+DG_EXPORT int32_t dg_set_threads(int32_t count);
+DG_EXPORT int32_t dg_get_threads(void);
+
+/* ---- memory: kernels/cpu/memory.cpp */
+DG_EXPORT uint32_t dg_alloc(double bytes, uint32_t zeroed); /* storage id, 0 on failure (see dg_last_error) */
+DG_EXPORT uint32_t dg_wrap(void* memory, double bytes);     /* storage over lent memory; the lender outlives it */
+DG_EXPORT int32_t dg_free(uint32_t storage);
+DG_EXPORT int32_t dg_read(uint32_t storage, double offset_bytes, void* destination, double bytes);
+DG_EXPORT int32_t dg_write(uint32_t storage, double offset_bytes, const void* source, double bytes);
+DG_EXPORT int32_t dg_memory_stats(double* out8); /* live, live bytes, reserved bytes, peak live, peak reserved, limit, allocations, cache hits */
+DG_EXPORT int32_t dg_memory_limit(double bytes); /* 0: no limit */
+DG_EXPORT int32_t dg_memory_reset_peak(void);
+DG_EXPORT int32_t dg_memory_release_cache(void);
+
+/* ---- copy: out = x with conversion, any strides; fill; out[i] = start + i * step */
+DG_EXPORT int32_t dg_copy(const dg_tensor* t, uint32_t out, uint32_t x);
+DG_EXPORT int32_t dg_fill(const dg_tensor* t, uint32_t out, double value);
+DG_EXPORT int32_t dg_arange(const dg_tensor* t, uint32_t out, double start, double step);
+
+/* ---- unary: out = op(x); op is a UnaryOp of common/op_codes.h. isnan .. logical_not write bool */
+DG_EXPORT int32_t dg_unary(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t op);
+
+/* ---- activation: y = op(x; a, b); backward: dx = dy * op'(x), for every op from its input x */
+DG_EXPORT int32_t dg_activation(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t op, double a, double b);
+DG_EXPORT int32_t dg_activation_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t x, uint32_t op, double a, double b);
+
+/* ---- binary: out = op(x, y), sizes equal (expand first), dtypes equal; alpha scales y in add and sub; the scalar form takes a number for y,
+   or for x when reversed != 0. Comparisons write bool. */
+DG_EXPORT int32_t dg_binary(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t y, uint32_t op, double alpha);
+DG_EXPORT int32_t dg_binary_scalar(const dg_tensor* t, uint32_t out, uint32_t x, double scalar, uint32_t op, uint32_t reversed);
+DG_EXPORT int32_t dg_compare(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t y, uint32_t op);
+DG_EXPORT int32_t dg_compare_scalar(const dg_tensor* t, uint32_t out, uint32_t x, double scalar, uint32_t op);
+DG_EXPORT int32_t dg_where(const dg_tensor* t, uint32_t out, uint32_t condition, uint32_t x, uint32_t y);
+
+/* ---- reduction: out has the sizes of x with 1 on the axes whose bit is set in `axes`; op is a ReduceOp */
+DG_EXPORT int32_t dg_reduce(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t axes, uint32_t op);
+
+/* ---- softmax */
+
+/* ---- sort */
+
+/* ---- indexing */
+
+/* ---- random */
+
+/* ---- matmul */
+
+/* ---- convolution */
+
+/* ---- pooling */
+
+/* ---- normalization */
+
+/* ---- interpolate */
+
+/* ---- loss */
+
+/* ---- optimizer */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

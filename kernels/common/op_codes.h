@@ -1,0 +1,27 @@
+// Operation codes of the elementwise families; ffi/op_codes.ts holds the same lists and a test compares them.
+#pragma once
+
+namespace dg {
+
+enum class UnaryOp : unsigned {
+  neg, abs, sign, square, sqrt, rsqrt, reciprocal, exp, exp2, expm1, log, log2, log10, log1p, sin, cos, tan, asin, acos, atan,
+  sinh, cosh, tanh, asinh, acosh, atanh, erf, erfc, ceil, floor, round, trunc, bitwise_not, isnan, isinf, isfinite, logical_not,
+  count
+};
+
+enum class ActivationOp : unsigned {
+  relu, leaky_relu, elu, selu, celu, gelu, gelu_tanh, silu, mish, sigmoid, log_sigmoid, softplus, softsign, hardtanh, hardsigmoid, hardswish,
+  tanhshrink, softshrink, hardshrink, threshold,
+  count
+};
+
+enum class BinaryOp : unsigned {
+  add, sub, mul, div, pow, atan2, fmod, remainder, floor_divide, maximum, minimum, bitwise_and, bitwise_or, bitwise_xor, left_shift, right_shift,
+  count
+};
+
+enum class CompareOp : unsigned { eq, ne, lt, le, gt, ge, logical_and, logical_or, logical_xor, count };
+
+enum class ReduceOp : unsigned { sum, any, count };
+
+}  // namespace dg

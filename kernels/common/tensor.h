@@ -1,0 +1,144 @@
+// Decoding and validating the tensor headers of a call.
+#pragma once
+#include <algorithm>
+#include <cmath>
+
+#include "dtype.h"
+#include "status.h"
+
+namespace dg {
+
+// Address and size of a live storage; fails with DG_DISPOSED otherwise. Provided by each library (memory.cpp).
+struct Region {
+  char* data;
+  int64_t bytes;
+};
+Region storage_region(uint32_t storage, const char* op);
+
+// A validated header: every element that its sizes and strides reach lies inside its storage.
+struct Tensor {
+  char* storage_data = nullptr;
+  int64_t offset = 0;
+  int64_t numel = 0;
+  uint32_t dtype = 0;
+  int rank = 0;
+  int64_t sizes[DG_MAX_RANK] = {};
+  int64_t strides[DG_MAX_RANK] = {};
+  uint32_t storage = 0;
+
+  template <class T> T* data() const { return reinterpret_cast<T*>(storage_data) + offset; }
+  int64_t size(int axis) const { return sizes[axis < 0 ? axis + rank : axis]; }
+  int64_t stride(int axis) const { return strides[axis < 0 ? axis + rank : axis]; }
+
+  // Row-major without gaps.
+  bool contiguous() const {
+    int64_t expected = 1;
+    for (int i = rank - 1; i >= 0; i--) {
+      if (sizes[i] != 1 && strides[i] != expected) return false;
+      expected *= sizes[i];
+    }
+    return true;
+  }
+
+  // Axis 1 innermost and the others row-major around it: [N, spatial..., C] in memory, without gaps.
+  bool channels_last() const {
+    if (rank < 3) return contiguous();
+    if (sizes[1] != 1 && strides[1] != 1) return false;
+    int64_t expected = sizes[1];
+    for (int i = rank - 1; i >= 2; i--) {
+      if (sizes[i] != 1 && strides[i] != expected) return false;
+      expected *= sizes[i];
+    }
+    return sizes[0] == 1 || strides[0] == expected;
+  }
+
+  // Some axis order in which it is row-major without gaps.
+  bool dense() const {
+    int order[DG_MAX_RANK], count = 0;
+    for (int i = 0; i < rank; i++)
+      if (sizes[i] != 1) order[count++] = i;
+    std::sort(order, order + count, [&](int a, int b) { return strides[a] < strides[b]; });
+    int64_t expected = 1;
+    for (int i = 0; i < count; i++) {
+      if (strides[order[i]] != expected) return false;
+      expected *= sizes[order[i]];
+    }
+    return true;
+  }
+};
+
+inline bool same_sizes(const Tensor& a, const Tensor& b) {
+  return a.rank == b.rank && std::equal(a.sizes, a.sizes + a.rank, b.sizes);
+}
+
+inline bool same_strides(const Tensor& a, const Tensor& b) {
+  for (int i = 0; i < a.rank; i++)
+    if (a.sizes[i] != 1 && a.strides[i] != b.strides[i]) return false;
+  return true;
+}
+
+inline std::string shape_text(const Tensor& t) {
+  std::string text = "[";
+  for (int i = 0; i < t.rank; i++) text += (i ? ", " : "") + std::to_string(t.sizes[i]);
+  return text + "]";
+}
+
+enum class Access { read, write };
+
+// The device type that this library serves; provided by each library (0 cpu, 1 cuda).
+uint32_t library_device_type();
+
+// Validates header `slot` of a call.
+inline Tensor tensor_at(const dg_tensor* frame, uint32_t slot, const char* op, Access access = Access::read) {
+  if (!frame || slot >= DG_MAX_SLOTS) fail(DG_RANGE, "%s: header slot %u does not exist", op, slot);
+  const dg_tensor& header = frame[slot];
+  if (header.device_type != library_device_type()) fail(DG_DEVICE, "%s: tensor of another device", op);
+  if (header.dtype > DG_BOOL) fail(DG_DTYPE, "%s: dtype code %u does not exist", op, header.dtype);
+  if (header.rank > DG_MAX_RANK) fail(DG_SHAPE, "%s: rank %u exceeds %d", op, header.rank, DG_MAX_RANK);
+  const double limit = 9007199254740992.0;
+  auto integer = [&](double v, const char* what) {
+    if (!(v >= 0 && v <= limit) || v != std::floor(v)) fail(DG_SHAPE, "%s: %s %g is not a whole number >= 0", op, what, v);
+    return int64_t(v);
+  };
+  Tensor t;
+  t.dtype = header.dtype;
+  t.rank = header.rank;
+  t.storage = header.storage;
+  t.offset = integer(header.offset, "offset");
+  t.numel = 1;
+  int64_t last = 0;  // offset of the furthest element
+  bool overlap = false, overflow = false;
+  for (int i = 0; i < t.rank; i++) {
+    t.sizes[i] = integer(header.sizes[i], "size");
+    t.strides[i] = integer(header.strides[i], "stride");
+    if (t.sizes[i] > 1 && t.strides[i] == 0) overlap = true;
+    overflow |= __builtin_mul_overflow(t.numel, t.sizes[i], &t.numel);
+    int64_t span;
+    overflow |= __builtin_mul_overflow(std::max<int64_t>(t.sizes[i] - 1, 0), t.strides[i], &span);
+    overflow |= __builtin_add_overflow(last, span, &last);
+  }
+  for (int i = 0; i < t.rank; i++)
+    if (t.sizes[i] == 0) { t.numel = 0; overflow = false; }
+  Region region = storage_region(t.storage, op);
+  t.storage_data = region.data;
+  int64_t end;
+  overflow |= __builtin_add_overflow(last, t.offset, &end);
+  if (t.numel > 0 && (overflow || end >= region.bytes / dtype_size(t.dtype)))
+    fail(DG_SHAPE, "%s: a tensor reaches past its storage of %lld bytes", op, static_cast<long long>(region.bytes));
+  if (t.numel == 0) t.offset = 0;
+  if (access == Access::write && overlap)
+    fail(DG_SHAPE, "%s: more than one element of the written-to tensor refers to a single memory location, clone() first", op);
+  return t;
+}
+
+inline bool present(uint32_t slot) { return slot != DG_NONE; }
+
+inline void require_dtype(const Tensor& t, uint32_t dtype, const char* op, const char* what) {
+  if (t.dtype != dtype) fail(DG_DTYPE, "%s: %s must be %s, got %s", op, what, dtype_name(dtype), dtype_name(t.dtype));
+}
+
+inline void require_same_sizes(const Tensor& a, const Tensor& b, const char* op) {
+  if (!same_sizes(a, b)) fail(DG_SHAPE, "%s: sizes differ: %s and %s", op, shape_text(a).c_str(), shape_text(b).c_str());
+}
+
+}  // namespace dg

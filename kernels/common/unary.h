@@ -1,0 +1,55 @@
+// Formulas of the unary family, T the compute type (float, double or an integer type).
+#pragma once
+#include "math.h"
+#include "op_codes.h"
+
+namespace dg {
+
+template <UnaryOp op, class T>
+DG_HD T unary_value(T x) {
+  if constexpr (op == UnaryOp::neg) return T(T(0) - x);
+  else if constexpr (op == UnaryOp::abs) return x < T(0) ? T(T(0) - x) : (x == T(0) ? T(0) : x);
+  else if constexpr (op == UnaryOp::sign) return x > T(0) ? T(1) : (x < T(0) ? T(T(0) - T(1)) : (x == x ? T(0) : x));
+  else if constexpr (op == UnaryOp::square) return T(x * x);
+  else if constexpr (std::is_integral_v<T>) return op == UnaryOp::bitwise_not ? T(~x) : x;  // rounding leaves integers alone
+  else if constexpr (op == UnaryOp::sqrt) return std::sqrt(x);
+  else if constexpr (op == UnaryOp::rsqrt) return T(1) / std::sqrt(x);
+  else if constexpr (op == UnaryOp::reciprocal) return T(1) / x;
+  else if constexpr (op == UnaryOp::exp) return exp_(x);
+  else if constexpr (op == UnaryOp::exp2) return std::exp2(x);
+  else if constexpr (op == UnaryOp::expm1) return std::expm1(x);
+  else if constexpr (op == UnaryOp::log) return log_(x);
+  else if constexpr (op == UnaryOp::log2) return std::log2(x);
+  else if constexpr (op == UnaryOp::log10) return std::log10(x);
+  else if constexpr (op == UnaryOp::log1p) return std::log1p(x);
+  else if constexpr (op == UnaryOp::sin) return std::sin(x);
+  else if constexpr (op == UnaryOp::cos) return std::cos(x);
+  else if constexpr (op == UnaryOp::tan) return std::tan(x);
+  else if constexpr (op == UnaryOp::asin) return std::asin(x);
+  else if constexpr (op == UnaryOp::acos) return std::acos(x);
+  else if constexpr (op == UnaryOp::atan) return std::atan(x);
+  else if constexpr (op == UnaryOp::sinh) return std::sinh(x);
+  else if constexpr (op == UnaryOp::cosh) return std::cosh(x);
+  else if constexpr (op == UnaryOp::tanh) return tanh_(x);
+  else if constexpr (op == UnaryOp::asinh) return std::asinh(x);
+  else if constexpr (op == UnaryOp::acosh) return std::acosh(x);
+  else if constexpr (op == UnaryOp::atanh) return std::atanh(x);
+  else if constexpr (op == UnaryOp::erf) return erf_(x);
+  else if constexpr (op == UnaryOp::erfc) return std::erfc(x);
+  else if constexpr (op == UnaryOp::ceil) return std::ceil(x);
+  else if constexpr (op == UnaryOp::floor) return std::floor(x);
+  else if constexpr (op == UnaryOp::round) return std::nearbyint(x);  // half to even, as PyTorch
+  else if constexpr (op == UnaryOp::trunc) return std::trunc(x);
+  else return x;
+}
+
+template <UnaryOp op, class T>
+DG_HD bool unary_test(T x) {
+  if constexpr (op == UnaryOp::logical_not) return x == T(0);
+  else if constexpr (std::is_integral_v<T>) return op == UnaryOp::isfinite;
+  else if constexpr (op == UnaryOp::isnan) return x != x;
+  else if constexpr (op == UnaryOp::isinf) return x - x != x - x && x == x;
+  else return x - x == x - x;
+}
+
+}  // namespace dg

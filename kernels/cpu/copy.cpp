@@ -1,0 +1,101 @@
+// Strided copy with conversion, fill, arange.
+#include "elementwise.h"
+
+namespace dg {
+namespace {
+
+// Transposing copies (an axis that is unit-stride in x but not in out) go in square tiles that stay in the cache.
+template <class T>
+bool copy_transposed(const Loop<2>& loop, T* out, const T* x) {
+  const int last = loop.rank - 1;
+  int other = -1;
+  for (int i = 0; i < last; i++)
+    if (loop.strides[1][i] == 1) other = i;
+  if (other < 0 || !loop.unit(0) || loop.strides[1][last] == 0) return false;
+  constexpr int64_t tile = 32;
+  const int64_t rows = loop.sizes[other], columns = loop.sizes[last];
+  if (rows < 8 || columns < 8) return false;
+  int64_t outer = 1;
+  for (int i = 0; i < last; i++)
+    if (i != other) outer *= loop.sizes[i];
+  const int64_t row_tiles = (rows + tile - 1) / tile;
+  const int64_t so = loop.strides[0][other], sx = loop.strides[1][last];
+  parallel_for(outer * row_tiles, std::max<int64_t>(1, kGrain / (tile * columns)), [&](int64_t begin, int64_t end) {
+    for (int64_t job = begin; job < end; job++) {
+      int64_t rest = job / row_tiles, po = 0, px = 0;
+      for (int i = last - 1; i >= 0; i--) {
+        if (i == other) continue;
+        const int64_t at = rest % loop.sizes[i];
+        rest /= loop.sizes[i];
+        po += at * loop.strides[0][i];
+        px += at * loop.strides[1][i];
+      }
+      const int64_t r0 = job % row_tiles * tile, r1 = std::min(rows, r0 + tile);
+      for (int64_t c0 = 0; c0 < columns; c0 += tile) {
+        const int64_t c1 = std::min(columns, c0 + tile);
+        for (int64_t r = r0; r < r1; r++)
+          for (int64_t c = c0; c < c1; c++) out[po + r * so + c] = x[px + r + c * sx];
+      }
+    }
+  });
+  return true;
+}
+
+template <class T>
+void copy_same(const Tensor& out, const Tensor& x) {
+  const Loop<2> loop({&out, &x});
+  if (copy_transposed(loop, out.data<T>(), x.data<T>())) return;
+  map1<T, T>(out, x, [](T v) { return v; });
+}
+
+}  // namespace
+}  // namespace dg
+
+using namespace dg;
+
+int32_t dg_copy(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot) {
+  return guard([&] {
+    const Tensor out = tensor_at(t, out_slot, "copy", Access::write), x = tensor_at(t, x_slot, "copy");
+    require_same_sizes(out, x, "copy");
+    if (out.dtype == x.dtype) {
+      switch (dtype_size(out.dtype)) {
+        case 1: return copy_same<uint8_t>(out, x);
+        case 2: return copy_same<uint16_t>(out, x);
+        case 4: return copy_same<uint32_t>(out, x);
+        default: return copy_same<uint64_t>(out, x);
+      }
+    }
+    dispatch_all(out.dtype, "copy", [&](auto to) {
+      dispatch_all(x.dtype, "copy", [&](auto from) {
+        using To = typename decltype(to)::type;
+        using From = typename decltype(from)::type;
+        map1<To, From>(out, x, [](From v) { return convert<To>(v); });
+      });
+    });
+  });
+}
+
+int32_t dg_fill(const dg_tensor* t, uint32_t out_slot, double value) {
+  return guard([&] {
+    const Tensor out = tensor_at(t, out_slot, "fill", Access::write);
+    dispatch_all(out.dtype, "fill", [&](auto to) {
+      using To = typename decltype(to)::type;
+      const To v = convert<To>(value);
+      map1<To, To>(out, out, [v](To) { return v; });
+    });
+  });
+}
+
+int32_t dg_arange(const dg_tensor* t, uint32_t out_slot, double start, double step) {
+  return guard([&] {
+    const Tensor out = tensor_at(t, out_slot, "arange", Access::write);
+    if (!out.contiguous()) fail(DG_SHAPE, "arange: the output must be contiguous");
+    dispatch_numbers(out.dtype, "arange", [&](auto to) {
+      using To = typename decltype(to)::type;
+      To* data = out.data<To>();
+      parallel_for(out.numel, kGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++) data[i] = convert<To>(start + double(i) * step);
+      });
+    });
+  });
+}

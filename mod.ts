@@ -1,0 +1,159 @@
+/**
+ * dinograd: deep learning and scientific computing for Deno.
+ *
+ * @module
+ */
+
+// Tensors
+export { type NestedArray, Tensor, type TypedArray } from "./tensor/tensor.ts";
+export { type DType, getDefaultDType, type Promotable, promoteTypes, resultType, setDefaultDType } from "./tensor/dtype.ts";
+export type { Shape } from "./tensor/shape.ts";
+export { Device, device, type DeviceLike, type DeviceType } from "./ffi/device.ts";
+
+// Operations
+export {
+  arange,
+  defaultDevice,
+  empty,
+  emptyLike,
+  eye,
+  fromArray,
+  full,
+  fullLike,
+  isFloatingPoint,
+  linspace,
+  ones,
+  onesLike,
+  setDefaultDevice,
+  tensor,
+  type TensorArray,
+  type TensorOptions,
+  zeros,
+  zerosLike,
+} from "./ops/mod.ts";
+export {
+  abs,
+  acos,
+  acosh,
+  asin,
+  asinh,
+  atan,
+  atanh,
+  bitwiseNot,
+  ceil,
+  clamp,
+  cos,
+  cosh,
+  erf,
+  erfc,
+  exp,
+  exp2,
+  expm1,
+  floor,
+  frac,
+  isfinite,
+  isinf,
+  isnan,
+  log,
+  log10,
+  log1p,
+  log2,
+  logicalNot,
+  neg,
+  reciprocal,
+  round,
+  rsqrt,
+  sign,
+  sin,
+  sinh,
+  sqrt,
+  square,
+  tan,
+  tanh,
+  trunc,
+  type Unary,
+} from "./ops/mod.ts";
+export {
+  add,
+  atan2,
+  type Binary,
+  bitwiseAnd,
+  bitwiseLeftShift,
+  bitwiseOr,
+  bitwiseRightShift,
+  bitwiseXor,
+  div,
+  eq,
+  floorDivide,
+  fmod,
+  ge,
+  gt,
+  le,
+  lerp,
+  logicalAnd,
+  logicalOr,
+  logicalXor,
+  lt,
+  maximum,
+  minimum,
+  mul,
+  ne,
+  pow,
+  rdiv,
+  remainder,
+  rsub,
+  sub,
+  where,
+} from "./ops/mod.ts";
+export { relu, sigmoid } from "./ops/mod.ts";
+export {
+  broadcastTensors,
+  broadcastTo,
+  cat,
+  chunk,
+  diagonal,
+  expand,
+  flatten,
+  movedim,
+  narrow,
+  permute,
+  repeat,
+  reshape,
+  select,
+  slice,
+  split,
+  squeeze,
+  stack,
+  transpose,
+  unbind,
+  unflatten,
+  unsqueeze,
+  view,
+} from "./ops/mod.ts";
+export { channelsLast, clone, contiguous, to } from "./ops/mod.ts";
+export { any, type Dims, sum } from "./ops/mod.ts";
+export { type DataArray, equal } from "./ops/mod.ts";
+
+// Differentiation
+export {
+  backward,
+  detach,
+  detectAnomaly,
+  enableGrad,
+  grad,
+  inferenceMode,
+  isGradEnabled,
+  noGrad,
+  registerHook,
+  retainGrad,
+} from "./autograd/functional.ts";
+export { gradcheck, type GradcheckOptions } from "./autograd/gradcheck.ts";
+export type { GradHook, Node } from "./autograd/tape.ts";
+
+// Memory and threads
+export { keep, scope } from "./tensor/scope.ts";
+export * as memory from "./tensor/memory.ts";
+export { getThreads, setThreads } from "./ffi/threads.ts";
+
+// Errors
+export * from "./ffi/errors.ts";

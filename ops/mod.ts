@@ -1,0 +1,20 @@
+/**
+ * Every operation, one line a family.
+ *
+ * @module
+ */
+import { bindOps } from "../tensor/tensor.ts";
+import * as self from "./mod.ts";
+
+export { backward, detach, grad, registerHook, retainGrad } from "../autograd/functional.ts";
+export * from "./activation.ts";
+export * from "./binary.ts";
+export * from "./copy.ts";
+export * from "./creation.ts";
+export * from "./inplace.ts";
+export * from "./read.ts";
+export * from "./reduction.ts";
+export * from "./unary.ts";
+export * from "./view.ts";
+
+bindOps(self);

@@ -1,0 +1,692 @@
+/**
+ * The tensor: shape, strides and dtype over a storage, and its place in the autograd graph. Its methods are the functions of `ops/`.
+ *
+ * @module
+ */
+import type { GradHook, Node } from "../autograd/tape.ts";
+import type { Device, DeviceLike } from "../ffi/device.ts";
+import { AutogradError, DisposedError, ShapeError } from "../ffi/errors.ts";
+import type { Storage } from "../ffi/storage.ts";
+import type * as Ops from "../ops/mod.ts";
+import { context } from "./context.ts";
+import { codeOf, type DType } from "./dtype.ts";
+import { isContiguous, isDense, numelOf, type Shape, textOf } from "./shape.ts";
+
+/** Nested arrays of numbers or booleans. */
+export type NestedArray = number | boolean | bigint | readonly NestedArray[];
+
+/** Typed arrays that a tensor can be read into or made from. */
+export type TypedArray =
+  | Float32Array<ArrayBuffer>
+  | Float64Array<ArrayBuffer>
+  | Int32Array<ArrayBuffer>
+  | BigInt64Array<ArrayBuffer>
+  | Uint8Array<ArrayBuffer>
+  | Uint16Array<ArrayBuffer>;
+
+let ops: typeof Ops;
+
+/** Gives the methods their implementations; `ops/mod.ts` calls it once. */
+export function bindOps(implementations: typeof Ops): void {
+  ops = implementations;
+}
+
+/**
+ * A multi-dimensional array on a device, with define-by-run differentiation.
+ *
+ * Make one with `tensor`, `zeros`, `randn` and the other creation functions. Its memory is freed by `dispose()` (or `using`), at the end of the
+ * `scope()` that made it, or some time after nothing refers to it any more.
+ *
+ * @example A gradient
+ * ```ts
+ * import { tensor } from "@dinograd/dinograd";
+ * import { assertEquals } from "@std/assert";
+ * const x = tensor([1, 2, 3], { requiresGrad: true });
+ * x.mul(x).sum().backward();
+ * assertEquals(x.grad!.tolist(), [2, 4, 6]);
+ * ```
+ */
+export class Tensor implements Disposable {
+  /** Memory that the elements live in, shared with views. */
+  readonly storage: Storage;
+  /** Sizes of the axes, outermost first. */
+  readonly shape: Shape;
+  /** Elements to step in memory for a step along each axis. */
+  readonly strides: Shape;
+  /** Position of the first element in the storage. */
+  readonly offset: number;
+  /** Element type. */
+  readonly dtype: DType;
+  /** Native code of the dtype. */
+  readonly dtypeCode: number;
+  /** True once disposed. */
+  disposed = false;
+  /** Never freed by a scope: parameters, buffers, gradients, optimiser state and what `keep()` named. */
+  kept = false;
+  /** Gradient accumulated by `backward()`; `null` before. */
+  grad: Tensor | null = null;
+  /** The recorded operation that made it; `null` for a leaf. */
+  node: Node | null = null;
+  /** Which output of that operation it is. */
+  outputIndex = 0;
+  /** `storage.graphVersion` when the graph node was taken. */
+  graphVersion: number;
+  /** The tensor that this one is a view of; never itself a view. */
+  viewOf: Tensor | null = null;
+  /** Hooks of a leaf; those of other tensors are with their node. */
+  hooks: Set<GradHook> | null = null;
+  #requiresGrad = false;
+  #dense: boolean | undefined;
+
+  /** Use the creation functions instead. */
+  constructor(storage: Storage, shape: Shape, strides: Shape, offset: number, dtype: DType, owned = true) {
+    this.storage = storage;
+    this.shape = shape;
+    this.strides = strides;
+    this.offset = offset;
+    this.dtype = dtype;
+    this.dtypeCode = codeOf(dtype);
+    this.graphVersion = storage.graphVersion;
+    if (owned) {
+      storage.retain();
+      context().scope?.track(this);
+    }
+  }
+
+  /** Another handle on the same elements and graph node that owns no memory, for what holds the storage by itself. */
+  static unowned(x: Tensor, withGraph: boolean): Tensor {
+    const alias = new Tensor(x.storage, x.shape, x.strides, x.offset, x.dtype, false);
+    if (withGraph) {
+      alias.node = x.node;
+      alias.outputIndex = x.outputIndex;
+      alias.#requiresGrad = x.#requiresGrad;
+      alias.graphVersion = x.graphVersion;
+    }
+    return alias;
+  }
+
+  /** {@linkcode Tensor.unowned} that stands for output `index` of `node`. */
+  static output(x: Tensor, node: Node, index: number): Tensor {
+    const alias = Tensor.unowned(x, false);
+    alias.node = node;
+    alias.outputIndex = index;
+    return alias;
+  }
+
+  /** Another handle on the same elements and graph node. */
+  alias(): Tensor {
+    const alias = new Tensor(this.storage, this.shape, this.strides, this.offset, this.dtype);
+    alias.node = this.node;
+    alias.outputIndex = this.outputIndex;
+    alias.#requiresGrad = this.#requiresGrad;
+    alias.graphVersion = this.graphVersion;
+    return alias;
+  }
+
+  /** Frees the tensor's hold on its memory; views and saved tensors keep theirs. A second call does nothing. */
+  dispose(): void {
+    if (this.disposed) return;
+    this.disposed = true;
+    this.storage.release();
+  }
+
+  /** The same as {@linkcode Tensor.dispose}, for `using`. */
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** Where the tensor lives. */
+  get device(): Device {
+    return this.storage.device;
+  }
+  /** Number of axes. */
+  get rank(): number {
+    return this.shape.length;
+  }
+  /** Number of axes (PyTorch's name). */
+  get ndim(): number {
+    return this.shape.length;
+  }
+  /** True for float32, float64, float16 and bfloat16. */
+  get isFloat(): boolean {
+    return this.dtypeCode < 4;
+  }
+  /** True when no recorded operation made it. */
+  get isLeaf(): boolean {
+    return this.node === null;
+  }
+  /** Counts in-place writes to the storage. */
+  get version(): number {
+    return this.storage.version;
+  }
+  /** True when the elements fill their memory without gaps, in some order of the axes. */
+  get isDense(): boolean {
+    return this.#dense ??= isDense(this.shape, this.strides);
+  }
+
+  /** Number of elements. */
+  numel(): number {
+    return numelOf(this.shape);
+  }
+  /** The sizes, or the size of one axis. */
+  size(): Shape;
+  /** The size of axis `dim`; negative ones count from the end. */
+  size(dim: number): number;
+  size(dim?: number): Shape | number {
+    if (dim === undefined) return this.shape;
+    const size = this.shape.at(dim);
+    if (size === undefined) throw new RangeError(`size: dim ${dim} does not exist in ${textOf(this.shape)}`);
+    return size;
+  }
+  /** True for row-major memory without gaps. */
+  isContiguous(): boolean {
+    return isContiguous(this.shape, this.strides);
+  }
+
+  /** True when operations on it are recorded: a leaf that asked for it, or a result of one. */
+  get requiresGrad(): boolean {
+    return this.#requiresGrad || this.node !== null;
+  }
+  set requiresGrad(value: boolean) {
+    this.requiresGrad_(value);
+  }
+  /**
+   * Starts or stops recording operations on this leaf.
+   *
+   * @throws {AutogradError} For a tensor that is not a leaf or not floating-point.
+   */
+  requiresGrad_(value = true): this {
+    if (value && !this.isFloat) {
+      throw new AutogradError(`requiresGrad: only floating point tensors have gradients, this one is ${this.dtype}`);
+    }
+    if (this.node !== null) {
+      if (value) return this;
+      throw new AutogradError(`requiresGrad: made by ${this.node.name}, only a leaf can stop requiring a gradient: detach() it`);
+    }
+    this.#requiresGrad = value;
+    return this;
+  }
+
+  /** Refuses a tensor that was disposed. */
+  checkAlive(op: string): void {
+    if (this.disposed || this.storage.id === 0) {
+      throw new DisposedError(`${op}: a tensor of shape ${textOf(this.shape)} was used after it was disposed`);
+    }
+  }
+
+  // ---- autograd
+
+  /**
+   * Differentiates this tensor with respect to the leaves it was made from and adds the results to their `grad`.
+   *
+   * @param gradient Gradient of some scalar with respect to this tensor, its shape. Default 1 for a tensor with one element.
+   * @param options.retainGraph Keep what backward needs, for a second call. Default: `createGraph`.
+   * @param options.createGraph Record backward itself, for higher derivatives. Default `false`.
+   * @throws {AutogradError} If it was not recorded, or the graph has been freed.
+   */
+  backward(gradient?: Tensor | null, options?: { retainGraph?: boolean; createGraph?: boolean }): void {
+    ops.backward([this], gradient ? [gradient] : null, options);
+  }
+  /** The same elements, taking no part in the graph. */
+  detach(): Tensor {
+    return ops.detach(this);
+  }
+  /** Makes a result that is not a leaf keep its gradient in `grad`. */
+  retainGrad(): void {
+    ops.retainGrad(this);
+  }
+  /**
+   * Calls `hook` with the gradient of this tensor whenever backward computes it; what it returns, if a tensor, takes its place.
+   *
+   * @returns A handle that removes the hook.
+   */
+  registerHook(hook: GradHook): { remove(): void } {
+    return ops.registerHook(this, hook);
+  }
+
+  // ---- reading
+
+  /** The elements in row-major order, copied into a typed array. float16 and bfloat16 are read as float32, bool as `Uint8Array`. */
+  data():
+    | Float32Array<ArrayBuffer>
+    | Float64Array<ArrayBuffer>
+    | Int32Array<ArrayBuffer>
+    | BigInt64Array<ArrayBuffer>
+    | Uint8Array<ArrayBuffer> {
+    return ops.data(this);
+  }
+  /** The elements as nested arrays; numbers, or booleans for dtype bool. */
+  tolist(): NestedArray {
+    return ops.tolist(this);
+  }
+  /** The one element, as a number (0 or 1 for bool). @throws {ShapeError} If there are more or none. */
+  item(): number {
+    return ops.item(this);
+  }
+  /** Readable form, abbreviated past 1000 elements. */
+  toString(): string {
+    return ops.format(this);
+  }
+  /** What `console.log` shows. */
+  [Symbol.for("Deno.customInspect")](): string {
+    return ops.format(this);
+  }
+  /** Iterates over axis 0. @throws {ShapeError} For a tensor without axes. */
+  *[Symbol.iterator](): IterableIterator<Tensor> {
+    if (this.rank === 0) throw new ShapeError("iteration over a tensor without axes");
+    for (let i = 0; i < this.shape[0]; i++) yield this.select(0, i);
+  }
+
+  // ---- copies and conversion: ops/copy.ts
+
+  /** A copy with memory of its own; differentiable. */
+  clone(): Tensor {
+    return ops.clone(this);
+  }
+  /** This tensor if it is row-major without gaps, else a copy that is. */
+  contiguous(): Tensor {
+    return ops.contiguous(this);
+  }
+  /** This tensor if axis 1 is innermost in memory, else a copy that is (PyTorch's `memory_format=torch.channels_last`). */
+  channelsLast(): Tensor {
+    return ops.channelsLast(this);
+  }
+  /** Converted to another dtype or device; this tensor itself when nothing changes. */
+  to(target: DType | DeviceLike | { dtype?: DType; device?: DeviceLike }): Tensor {
+    return ops.to(this, target);
+  }
+  /** As float32. */
+  float(): Tensor {
+    return ops.to(this, "float32");
+  }
+  /** As float64. */
+  double(): Tensor {
+    return ops.to(this, "float64");
+  }
+  /** As float16. */
+  half(): Tensor {
+    return ops.to(this, "float16");
+  }
+  /** As bfloat16. */
+  bfloat16(): Tensor {
+    return ops.to(this, "bfloat16");
+  }
+  /** As int32. */
+  int(): Tensor {
+    return ops.to(this, "int32");
+  }
+  /** As int64. */
+  long(): Tensor {
+    return ops.to(this, "int64");
+  }
+  /** As bool: true where not 0. */
+  bool(): Tensor {
+    return ops.to(this, "bool");
+  }
+  /** On the CPU. */
+  cpu(): Tensor {
+    return ops.to(this, "cpu");
+  }
+  /** On a GPU, the first by default. */
+  cuda(index = 0): Tensor {
+    return ops.to(this, `cuda:${index}`);
+  }
+
+  // ---- views: ops/view.ts
+
+  /** The same elements in another shape; one size may be -1. A view where strides allow, else a copy. */
+  reshape(shape: Shape): Tensor {
+    return ops.reshape(this, shape);
+  }
+  /** The same memory in another shape. @throws {ShapeError} If the strides do not allow it. */
+  view(shape: Shape): Tensor {
+    return ops.view(this, shape);
+  }
+  /** Axes `startDim` to `endDim` merged into one. */
+  flatten(startDim = 0, endDim = -1): Tensor {
+    return ops.flatten(this, startDim, endDim);
+  }
+  /** Axis `dim` split into axes of `sizes`. */
+  unflatten(dim: number, sizes: Shape): Tensor {
+    return ops.unflatten(this, dim, sizes);
+  }
+  /** Axes in another order. */
+  permute(dims: Shape): Tensor {
+    return ops.permute(this, dims);
+  }
+  /** Two axes exchanged. */
+  transpose(dim0: number, dim1: number): Tensor {
+    return ops.transpose(this, dim0, dim1);
+  }
+  /** The transpose of a matrix. */
+  get T(): Tensor {
+    return ops.transpose(this, -2, -1);
+  }
+  /** An axis moved to another place. */
+  movedim(source: number, destination: number): Tensor {
+    return ops.movedim(this, source, destination);
+  }
+  /** Without the axes of size 1, or without those named that have size 1. */
+  squeeze(dim?: number | readonly number[]): Tensor {
+    return ops.squeeze(this, dim);
+  }
+  /** With an axis of size 1 before axis `dim`. */
+  unsqueeze(dim: number): Tensor {
+    return ops.unsqueeze(this, dim);
+  }
+  /** Axes of size 1 repeated without copying (stride 0); -1 keeps a size. */
+  expand(shape: Shape): Tensor {
+    return ops.expand(this, shape);
+  }
+  /** {@linkcode Tensor.expand} to the shape of another tensor. */
+  expandAs(other: Tensor): Tensor {
+    return ops.expand(this, other.shape);
+  }
+  /** {@linkcode Tensor.view} in the shape of another tensor. */
+  viewAs(other: Tensor): Tensor {
+    return ops.view(this, other.shape);
+  }
+  /** Elements `start` to `end` (exclusive) of axis `dim` in steps of `step`; negative positions count from the end. */
+  slice(dim: number, start?: number | null, end?: number | null, step?: number): Tensor {
+    return ops.slice(this, dim, start, end, step);
+  }
+  /** `length` elements of axis `dim` from `start`. */
+  narrow(dim: number, start: number, length: number): Tensor {
+    return ops.narrow(this, dim, start, length);
+  }
+  /** Position `index` of axis `dim`, without that axis. */
+  select(dim: number, index: number): Tensor {
+    return ops.select(this, dim, index);
+  }
+  /** The positions of axis `dim`, each without that axis. */
+  unbind(dim = 0): Tensor[] {
+    return ops.unbind(this, dim);
+  }
+  /** Pieces of `size` along `dim` (the last may be smaller), or of the sizes given. */
+  split(size: number | readonly number[], dim = 0): Tensor[] {
+    return ops.split(this, size, dim);
+  }
+  /** At most `chunks` pieces of equal size along `dim`. */
+  chunk(chunks: number, dim = 0): Tensor[] {
+    return ops.chunk(this, chunks, dim);
+  }
+  /** The diagonal of two axes, as the last axis of a view. */
+  diagonal(offset = 0, dim1 = 0, dim2 = 1): Tensor {
+    return ops.diagonal(this, offset, dim1, dim2);
+  }
+  /** The whole tensor repeated along each axis (a copy). */
+  repeat(times: readonly number[]): Tensor {
+    return ops.repeat(this, times);
+  }
+
+  // ---- unary functions: ops/unary.ts
+  /** Sign changed. */ neg(): Tensor {
+    return ops.neg(this);
+  }
+  /** Absolute value. */ abs(): Tensor {
+    return ops.abs(this);
+  }
+  /** -1, 0 or 1. */ sign(): Tensor {
+    return ops.sign(this);
+  }
+  /** `x * x`. */ square(): Tensor {
+    return ops.square(this);
+  }
+  /** Square root. */ sqrt(): Tensor {
+    return ops.sqrt(this);
+  }
+  /** `1 / sqrt(x)`. */ rsqrt(): Tensor {
+    return ops.rsqrt(this);
+  }
+  /** `1 / x`. */ reciprocal(): Tensor {
+    return ops.reciprocal(this);
+  }
+  /** `e^x`. */ exp(): Tensor {
+    return ops.exp(this);
+  }
+  /** `2^x`. */ exp2(): Tensor {
+    return ops.exp2(this);
+  }
+  /** `e^x - 1`, exact near 0. */ expm1(): Tensor {
+    return ops.expm1(this);
+  }
+  /** Natural logarithm. */ log(): Tensor {
+    return ops.log(this);
+  }
+  /** Logarithm to base 2. */ log2(): Tensor {
+    return ops.log2(this);
+  }
+  /** Logarithm to base 10. */ log10(): Tensor {
+    return ops.log10(this);
+  }
+  /** `log(1 + x)`, exact near 0. */ log1p(): Tensor {
+    return ops.log1p(this);
+  }
+  /** Sine. */ sin(): Tensor {
+    return ops.sin(this);
+  }
+  /** Cosine. */ cos(): Tensor {
+    return ops.cos(this);
+  }
+  /** Tangent. */ tan(): Tensor {
+    return ops.tan(this);
+  }
+  /** Inverse sine. */ asin(): Tensor {
+    return ops.asin(this);
+  }
+  /** Inverse cosine. */ acos(): Tensor {
+    return ops.acos(this);
+  }
+  /** Inverse tangent. */ atan(): Tensor {
+    return ops.atan(this);
+  }
+  /** Hyperbolic sine. */ sinh(): Tensor {
+    return ops.sinh(this);
+  }
+  /** Hyperbolic cosine. */ cosh(): Tensor {
+    return ops.cosh(this);
+  }
+  /** Hyperbolic tangent. */ tanh(): Tensor {
+    return ops.tanh(this);
+  }
+  /** Inverse hyperbolic sine. */ asinh(): Tensor {
+    return ops.asinh(this);
+  }
+  /** Inverse hyperbolic cosine. */ acosh(): Tensor {
+    return ops.acosh(this);
+  }
+  /** Inverse hyperbolic tangent. */ atanh(): Tensor {
+    return ops.atanh(this);
+  }
+  /** Error function. */ erf(): Tensor {
+    return ops.erf(this);
+  }
+  /** `1 - erf(x)`. */ erfc(): Tensor {
+    return ops.erfc(this);
+  }
+  /** Rounded up. */ ceil(): Tensor {
+    return ops.ceil(this);
+  }
+  /** Rounded down. */ floor(): Tensor {
+    return ops.floor(this);
+  }
+  /** Rounded to nearest, halves to even. */ round(): Tensor {
+    return ops.round(this);
+  }
+  /** Rounded towards 0. */ trunc(): Tensor {
+    return ops.trunc(this);
+  }
+  /** `x - trunc(x)`. */ frac(): Tensor {
+    return ops.frac(this);
+  }
+  /** Bits inverted; not, for bool. */ bitwiseNot(): Tensor {
+    return ops.bitwiseNot(this);
+  }
+  /** True where NaN. */ isnan(): Tensor {
+    return ops.isnan(this);
+  }
+  /** True where infinite. */ isinf(): Tensor {
+    return ops.isinf(this);
+  }
+  /** True where neither NaN nor infinite. */ isfinite(): Tensor {
+    return ops.isfinite(this);
+  }
+  /** True where 0. */ logicalNot(): Tensor {
+    return ops.logicalNot(this);
+  }
+  /** Limited to `[min, max]`; NaN stays NaN. */ clamp(min: number | null, max?: number | null): Tensor {
+    return ops.clamp(this, min, max);
+  }
+
+  // ---- activations: ops/activation.ts
+  /** `max(x, 0)`. */ relu(): Tensor {
+    return ops.relu(this);
+  }
+  /** `1 / (1 + e^-x)`. */ sigmoid(): Tensor {
+    return ops.sigmoid(this);
+  }
+
+  // ---- binary functions: ops/binary.ts
+  /** `this + alpha * other`. */ add(other: Tensor | number, options?: { alpha?: number }): Tensor {
+    return ops.add(this, other, options);
+  }
+  /** `this - alpha * other`. */ sub(other: Tensor | number, options?: { alpha?: number }): Tensor {
+    return ops.sub(this, other, options);
+  }
+  /** Product, element by element. */ mul(other: Tensor | number): Tensor {
+    return ops.mul(this, other);
+  }
+  /** Quotient; of integers, too, a floating-point one unless `rounding` is given. */
+  div(other: Tensor | number, options?: { rounding?: "trunc" | "floor" | null }): Tensor {
+    return ops.div(this, other, options);
+  }
+  /** Power. */ pow(exponent: Tensor | number): Tensor {
+    return ops.pow(this, exponent);
+  }
+  /** Quotient rounded down. */ floorDivide(other: Tensor | number): Tensor {
+    return ops.floorDivide(this, other);
+  }
+  /** Remainder with the divisor's sign. */ remainder(other: Tensor | number): Tensor {
+    return ops.remainder(this, other);
+  }
+  /** Remainder with the dividend's sign. */ fmod(other: Tensor | number): Tensor {
+    return ops.fmod(this, other);
+  }
+  /** Angle of the point (`other`, `this`). */ atan2(other: Tensor): Tensor {
+    return ops.atan2(this, other);
+  }
+  /** The larger, element by element; NaN where either is. */ maximum(other: Tensor): Tensor {
+    return ops.maximum(this, other);
+  }
+  /** The smaller, element by element; NaN where either is. */ minimum(other: Tensor): Tensor {
+    return ops.minimum(this, other);
+  }
+  /** Bits set in both. */ bitwiseAnd(other: Tensor | number): Tensor {
+    return ops.bitwiseAnd(this, other);
+  }
+  /** Bits set in either. */ bitwiseOr(other: Tensor | number): Tensor {
+    return ops.bitwiseOr(this, other);
+  }
+  /** Bits set in one of the two. */ bitwiseXor(other: Tensor | number): Tensor {
+    return ops.bitwiseXor(this, other);
+  }
+  /** Bits moved up. */ bitwiseLeftShift(other: Tensor | number): Tensor {
+    return ops.bitwiseLeftShift(this, other);
+  }
+  /** Bits moved down, the sign kept. */ bitwiseRightShift(other: Tensor | number): Tensor {
+    return ops.bitwiseRightShift(this, other);
+  }
+  /** True where equal. */ eq(other: Tensor | number): Tensor {
+    return ops.eq(this, other);
+  }
+  /** True where not equal. */ ne(other: Tensor | number): Tensor {
+    return ops.ne(this, other);
+  }
+  /** True where less. */ lt(other: Tensor | number): Tensor {
+    return ops.lt(this, other);
+  }
+  /** True where less or equal. */ le(other: Tensor | number): Tensor {
+    return ops.le(this, other);
+  }
+  /** True where greater. */ gt(other: Tensor | number): Tensor {
+    return ops.gt(this, other);
+  }
+  /** True where greater or equal. */ ge(other: Tensor | number): Tensor {
+    return ops.ge(this, other);
+  }
+  /** True where both are not 0. */ logicalAnd(other: Tensor | number): Tensor {
+    return ops.logicalAnd(this, other);
+  }
+  /** True where either is not 0. */ logicalOr(other: Tensor | number): Tensor {
+    return ops.logicalOr(this, other);
+  }
+  /** True where one of the two is not 0. */ logicalXor(other: Tensor | number): Tensor {
+    return ops.logicalXor(this, other);
+  }
+  /** `this` where `condition`, else `other`. */ where(condition: Tensor, other: Tensor | number): Tensor {
+    return ops.where(condition, this, other);
+  }
+  /** True when shapes and all elements are equal. */ equal(other: Tensor): boolean {
+    return ops.equal(this, other);
+  }
+
+  // ---- in place: ops/inplace.ts
+  /** Adds `alpha * other` to this tensor. */ add_(other: Tensor | number, options?: { alpha?: number }): this {
+    return ops.add_(this, other, options);
+  }
+  /** Subtracts `alpha * other` from this tensor. */ sub_(other: Tensor | number, options?: { alpha?: number }): this {
+    return ops.sub_(this, other, options);
+  }
+  /** Multiplies this tensor by `other`. */ mul_(other: Tensor | number): this {
+    return ops.mul_(this, other);
+  }
+  /** Divides this tensor by `other`. */ div_(other: Tensor | number): this {
+    return ops.div_(this, other);
+  }
+  /** Overwrites with `source`, broadcast and converted. */ copy_(source: Tensor): this {
+    return ops.copy_(this, source);
+  }
+  /** Overwrites with a number. */ fill_(value: number): this {
+    return ops.fill_(this, value);
+  }
+  /** Overwrites with 0. */ zero_(): this {
+    return ops.fill_(this, 0);
+  }
+  /** Limits to `[min, max]`. */ clamp_(min: number | null, max?: number | null): this {
+    return ops.clamp_(this, min, max);
+  }
+  /** {@linkcode Tensor.relu} in place. */ relu_(): this {
+    return ops.relu_(this);
+  }
+  /** {@linkcode Tensor.exp} in place. */ exp_(): this {
+    return ops.exp_(this);
+  }
+  /** {@linkcode Tensor.sqrt} in place. */ sqrt_(): this {
+    return ops.sqrt_(this);
+  }
+  /** {@linkcode Tensor.neg} in place. */ neg_(): this {
+    return ops.neg_(this);
+  }
+
+  // ---- reductions: ops/reduction.ts
+  /** Sum over axes, all by default. */ sum(
+    dim: number | readonly number[] | null = null,
+    options?: { keepdim?: boolean; dtype?: DType },
+  ): Tensor {
+    return ops.sum(this, dim, options);
+  }
+  /** True where any element is not 0, over axes, all by default. */
+  any(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.any(this, dim, options);
+  }
+
+  // ---- softmax: ops/softmax.ts
+
+  // ---- sorting: ops/sort.ts
+
+  // ---- indexing: ops/indexing.ts
+
+  // ---- random: ops/random.ts
+
+  // ---- matrix products: ops/matmul.ts
+}
