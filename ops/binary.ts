@@ -245,16 +245,16 @@ export const maximum: (x: Tensor, y: Tensor) => Tensor = extremum("maximum", (x,
 /** The smaller of two, NaN where either is; at a tie each receives half of the gradient. */
 export const minimum: (x: Tensor, y: Tensor) => Tensor = extremum("minimum", (x, y) => lt(x, y));
 
-/** `max(x, bound)`; at the bound the gradient passes. */
+/** `max(x, bound)`; at the bound the derivative is 0. */
 export function maximumScalar(x: Tensor, bound: number): Tensor {
   const input = promoted(x, bound);
-  return record("clamp", [input], scalarKernel(input, bound, "maximum"), [input], (grad, [p]) => [where(ge(p, bound), grad, 0)]);
+  return record("clamp", [input], scalarKernel(input, bound, "maximum"), [input], (grad, [p]) => [where(gt(p, bound), grad, 0)]);
 }
 
-/** `min(x, bound)`; at the bound the gradient passes. */
+/** `min(x, bound)`; at the bound the derivative is 0. */
 export function minimumScalar(x: Tensor, bound: number): Tensor {
   const input = promoted(x, bound);
-  return record("clamp", [input], scalarKernel(input, bound, "minimum"), [input], (grad, [p]) => [where(le(p, bound), grad, 0)]);
+  return record("clamp", [input], scalarKernel(input, bound, "minimum"), [input], (grad, [p]) => [where(lt(p, bound), grad, 0)]);
 }
 
 function bitwise(op: Op, name: string) {

@@ -10,7 +10,7 @@ import { isFloat, resultType } from "../tensor/dtype.ts";
 import { broadcastShapes, sameShape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { activationKernel } from "./activation.ts";
-import { binaryKernel, ge, le, logicalAnd, scalarKernel, where } from "./binary.ts";
+import { binaryKernel, gt, logicalAnd, lt, scalarKernel, where } from "./binary.ts";
 import { clone, copyInto, to } from "./copy.ts";
 import { zeros } from "./creation.ts";
 import { checkTensor, emptyTensor, native } from "./native.ts";
@@ -81,7 +81,7 @@ function attach(x: Tensor, node: Node, saved: readonly Tensor[]): void {
 function checkWritable(x: Tensor, name: string): void {
   checkTensor(x, name, "the tensor to write to");
   for (let i = 0; i < x.rank; i++) {
-    if (x.strides[i] === 0 && x.shape[i] > 1) {
+    if (x.strides[i] === 0 && x.shape[i] > 1 && x.numel() > 0) {
       throw new ShapeError(
         `${name}: more than one element of the written-to tensor ${
           textOf(x.shape)
@@ -191,7 +191,7 @@ export function fill_<T extends Tensor>(x: T, value: number): T {
 export function clamp_<T extends Tensor>(x: T, min: number | null, max: number | null = null): T {
   checkTensor(x, "clamp_", "the tensor to write to");
   if (min === null && max === null) throw new RangeError("clamp_: at least one of min and max must be given");
-  const inside = recording(x) ? logicalAnd(ge(x, min ?? -Infinity), le(x, max ?? Infinity)) : null;
+  const inside = recording(x) ? logicalAnd(gt(x, min ?? -Infinity), lt(x, max ?? Infinity)) : null;
   const write = () => {
     if (min !== null) scalarKernel(x, min, "maximum", false, x);
     if (max !== null) scalarKernel(x, max, "minimum", false, x);

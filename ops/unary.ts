@@ -148,7 +148,7 @@ export function bitwiseNot(x: Tensor): Tensor {
  * @param max Upper bound, or `null` for none. Default `null`.
  * @throws {RangeError} If both bounds are absent.
  *
- * Derivative: 1 inside and at the bounds, 0 outside.
+ * Derivative: 1 inside, 0 outside and at the bounds (as PyTorch 2.15).
  */
 export function clamp(x: Tensor, min: number | null, max: number | null = null): Tensor {
   checkTensor(x, "clamp", "the input");

@@ -74,7 +74,7 @@ export function isChannelsLast(shape: Shape, strides: Shape): boolean {
   return shape.every((size, i) => size === 1 || strides[i] === expected[i]);
 }
 
-/** True when the elements fill their memory without gaps or overlap, in some order of the axes. */
+/** True when the elements (at least one) fill their memory without gaps or overlap, in some order of the axes. */
 export function isDense(shape: Shape, strides: Shape): boolean {
   const rank = shape.length;
   let step = 1;
@@ -89,7 +89,7 @@ export function isDense(shape: Shape, strides: Shape): boolean {
     }
     if (!found) break;
   }
-  return step === numelOf(shape) || numelOf(shape) === 0;
+  return step === numelOf(shape);
 }
 
 /** An axis counted from the front; negative ones count from the end. */

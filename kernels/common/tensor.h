@@ -126,7 +126,7 @@ inline Tensor tensor_at(const dg_tensor* frame, uint32_t slot, const char* op, A
   if (t.numel > 0 && (overflow || end >= region.bytes / dtype_size(t.dtype)))
     fail(DG_SHAPE, "%s: a tensor reaches past its storage of %lld bytes", op, static_cast<long long>(region.bytes));
   if (t.numel == 0) t.offset = 0;
-  if (access == Access::write && overlap)
+  if (access == Access::write && overlap && t.numel > 0)
     fail(DG_SHAPE, "%s: more than one element of the written-to tensor refers to a single memory location, clone() first", op);
   return t;
 }

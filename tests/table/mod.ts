@@ -1,0 +1,13 @@
+/** Every row, by family. A family's recorded values are in `tests/fixtures/ops/<family>.json`. */
+import type { Row } from "../op_table.ts";
+import { activation } from "./activation.ts";
+import { binary } from "./binary.ts";
+import { unary } from "./unary.ts";
+import { view } from "./view.ts";
+
+export const families: Readonly<Record<string, readonly Row[]>> = {
+  activation,
+  binary,
+  unary,
+  view,
+};
