@@ -131,7 +131,34 @@ export {
   view,
 } from "./ops/mod.ts";
 export { channelsLast, clone, contiguous, to } from "./ops/mod.ts";
-export { any, type Dims, sum } from "./ops/mod.ts";
+export {
+  all,
+  amax,
+  amin,
+  any,
+  argmax,
+  argmin,
+  countNonzero,
+  cumprod,
+  cumsum,
+  type Dims,
+  type Extremum,
+  max,
+  mean,
+  min,
+  nansum,
+  norm,
+  type Position,
+  prod,
+  type Reduction,
+  type ReductionOptions,
+  std,
+  sum,
+  type ValuesAndIndices,
+  variance,
+  type VarianceOptions,
+  varMean,
+} from "./ops/mod.ts";
 export { type DataArray, equal } from "./ops/mod.ts";
 
 // Differentiation

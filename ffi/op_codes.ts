@@ -34,4 +34,10 @@ export const BinaryOp = codes([
 export const CompareOp = codes(["eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor"]);
 
 /** Codes of `dg_reduce`. */
-export const ReduceOp = codes(["sum", "any"]);
+// deno-fmt-ignore
+export const ReduceOp = codes([
+  "sum", "mean", "prod", "amax", "amin", "any", "all", "count_nonzero", "norm1", "norm2", "nansum",
+]);
+
+/** Codes of `dg_scan`. */
+export const ScanOp = codes(["cumsum", "cumprod"]);

@@ -208,6 +208,40 @@ export const symbols = {
     ],
     result: "i32",
   },
+  dg_var: {
+    parameters: [
+      "pointer", // t
+      "u32", // var
+      "u32", // mean
+      "u32", // x
+      "u32", // axes
+      "f64", // correction
+      "u32", // root
+    ],
+    result: "i32",
+  },
+  dg_extremum: {
+    parameters: [
+      "pointer", // t
+      "u32", // values
+      "u32", // indices
+      "u32", // x
+      "u32", // axis
+      "u32", // smallest
+    ],
+    result: "i32",
+  },
+  dg_scan: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "u32", // axis
+      "u32", // op
+      "u32", // reversed
+    ],
+    result: "i32",
+  },
   // ---- softmax
 
   // ---- sort

@@ -87,6 +87,12 @@ DG_EXPORT int32_t dg_where(const dg_tensor* t, uint32_t out, uint32_t condition,
 
 /* ---- reduction: out has the sizes of x with 1 on the axes whose bit is set in `axes`; op is a ReduceOp */
 DG_EXPORT int32_t dg_reduce(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t axes, uint32_t op);
+/* var: sum of squared deviations / max(0, count - correction), its square root when root != 0; mean may be DG_NONE */
+DG_EXPORT int32_t dg_var(const dg_tensor* t, uint32_t var, uint32_t mean, uint32_t x, uint32_t axes, double correction, uint32_t root);
+/* the first largest (or smallest) element along an axis, NaN before all, and its position (int64); values may be DG_NONE */
+DG_EXPORT int32_t dg_extremum(const dg_tensor* t, uint32_t values, uint32_t indices, uint32_t x, uint32_t axis, uint32_t smallest);
+/* out[i] = op over x[0..i] along an axis (x[i..] when reversed != 0); op is a ScanOp */
+DG_EXPORT int32_t dg_scan(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t axis, uint32_t op, uint32_t reversed);
 
 /* ---- softmax */
 

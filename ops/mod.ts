@@ -14,6 +14,7 @@ export * from "./creation.ts";
 export * from "./inplace.ts";
 export * from "./read.ts";
 export * from "./reduction.ts";
+export * from "./scan.ts";
 export * from "./unary.ts";
 export * from "./view.ts";
 

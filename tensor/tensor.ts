@@ -668,16 +668,85 @@ export class Tensor implements Disposable {
     return ops.neg_(this);
   }
 
-  // ---- reductions: ops/reduction.ts
-  /** Sum over axes, all by default. */ sum(
-    dim: number | readonly number[] | null = null,
-    options?: { keepdim?: boolean; dtype?: DType },
-  ): Tensor {
+  // ---- reductions: ops/reduction.ts, ops/scan.ts
+
+  /** Sum over axes, all by default; integers and bool as int64. */
+  sum(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean; dtype?: DType }): Tensor {
     return ops.sum(this, dim, options);
+  }
+  /** Mean over axes, all by default. */
+  mean(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean; dtype?: DType }): Tensor {
+    return ops.mean(this, dim, options);
+  }
+  /** Sum over axes that takes NaN for 0. */
+  nansum(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.nansum(this, dim, options);
+  }
+  /** Product over axes, all by default. */
+  prod(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.prod(this, dim, options);
+  }
+  /** Largest element over axes, all by default; equal ones share the gradient. */
+  amax(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.amax(this, dim, options);
+  }
+  /** Smallest element over axes, all by default; equal ones share the gradient. */
+  amin(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.amin(this, dim, options);
+  }
+  /** Largest element of the whole tensor. */
+  max(): Tensor;
+  /** Largest elements along an axis and their positions. */
+  max(dim: number, options?: { keepdim?: boolean }): { values: Tensor; indices: Tensor };
+  max(dim?: number, options?: { keepdim?: boolean }): Tensor | { values: Tensor; indices: Tensor } {
+    return dim === undefined ? ops.max(this) : ops.max(this, dim, options);
+  }
+  /** Smallest element of the whole tensor. */
+  min(): Tensor;
+  /** Smallest elements along an axis and their positions. */
+  min(dim: number, options?: { keepdim?: boolean }): { values: Tensor; indices: Tensor };
+  min(dim?: number, options?: { keepdim?: boolean }): Tensor | { values: Tensor; indices: Tensor } {
+    return dim === undefined ? ops.min(this) : ops.min(this, dim, options);
+  }
+  /** Position of the first largest element along an axis, or in the whole tensor. */
+  argmax(dim: number | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.argmax(this, dim, options);
+  }
+  /** Position of the first smallest element along an axis, or in the whole tensor. */
+  argmin(dim: number | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.argmin(this, dim, options);
+  }
+  /** Variance over axes, all by default; unbiased unless `correction` says otherwise. */
+  var(dim: number | readonly number[] | null = null, options?: { correction?: number; keepdim?: boolean }): Tensor {
+    return ops.variance(this, dim, options);
+  }
+  /** Standard deviation over axes, all by default. */
+  std(dim: number | readonly number[] | null = null, options?: { correction?: number; keepdim?: boolean }): Tensor {
+    return ops.std(this, dim, options);
+  }
+  /** Vector norm of order `p` over axes, all by default. */
+  norm(p = 2, dim: number | readonly number[] | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.norm(this, p, dim, options);
   }
   /** True where any element is not 0, over axes, all by default. */
   any(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean }): Tensor {
     return ops.any(this, dim, options);
+  }
+  /** True where all elements are not 0, over axes, all by default. */
+  all(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.all(this, dim, options);
+  }
+  /** How many elements are not 0, over axes, all by default. */
+  countNonzero(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.countNonzero(this, dim, options);
+  }
+  /** Running sum along an axis. */
+  cumsum(dim: number): Tensor {
+    return ops.cumsum(this, dim);
+  }
+  /** Running product along an axis. */
+  cumprod(dim: number): Tensor {
+    return ops.cumprod(this, dim);
   }
 
   // ---- softmax: ops/softmax.ts

@@ -22,6 +22,8 @@ enum class BinaryOp : unsigned {
 
 enum class CompareOp : unsigned { eq, ne, lt, le, gt, ge, logical_and, logical_or, logical_xor, count };
 
-enum class ReduceOp : unsigned { sum, any, count };
+enum class ReduceOp : unsigned { sum, mean, prod, amax, amin, any, all, count_nonzero, norm1, norm2, nansum, count };
+
+enum class ScanOp : unsigned { cumsum, cumprod, count };
 
 }  // namespace dg
