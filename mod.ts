@@ -177,6 +177,9 @@ export {
 export { gradcheck, type GradcheckOptions } from "./autograd/gradcheck.ts";
 export type { GradHook, Node } from "./autograd/tape.ts";
 
+// Neural networks
+export * as nn from "./nn/mod.ts";
+
 // Memory and threads
 export { keep, scope } from "./tensor/scope.ts";
 export * as memory from "./tensor/memory.ts";

@@ -207,6 +207,37 @@ export class Tensor implements Disposable {
     return this;
   }
 
+  /**
+   * Puts the elements of `x` in the place of this leaf's own, with their shape, dtype and device (PyTorch's `this.data = x`); both share the
+   * memory then. Whoever holds this tensor, as an optimiser does, goes on with the new elements. `grad` stays as it is.
+   *
+   * @throws {AutogradError} If this tensor is not a leaf.
+   */
+  setData(x: Tensor): this {
+    this.checkAlive("setData");
+    x.checkAlive("setData");
+    if (this.node !== null) throw new AutogradError(`setData: made by ${this.node.name}, only a leaf can be given other elements`);
+    if (this.#requiresGrad && !x.isFloat) {
+      throw new AutogradError(`setData: ${x.dtype} cannot hold the elements of a tensor with gradients`);
+    }
+    const self = this as { -readonly [K in keyof Tensor]: Tensor[K] };
+    const before = this.storage;
+    x.storage.retain();
+    self.storage = x.storage;
+    self.shape = x.shape;
+    self.strides = x.strides;
+    self.offset = x.offset;
+    self.dtype = x.dtype;
+    self.dtypeCode = x.dtypeCode;
+    this.graphVersion = x.storage.graphVersion;
+    this.viewOf = null;
+    this.#dense = undefined;
+    // Backward through operations that saved the old elements would mix them with the new: it is refused.
+    if (before !== x.storage) before.version++;
+    before.release();
+    return this;
+  }
+
   /** Refuses a tensor that was disposed. */
   checkAlive(op: string): void {
     if (this.disposed || this.storage.id === 0) {
