@@ -130,6 +130,30 @@ export {
   unsqueeze,
   view,
 } from "./ops/mod.ts";
+export {
+  adaptiveAvgPool1d,
+  adaptiveAvgPool2d,
+  adaptiveAvgPool3d,
+  adaptiveMaxPool1d,
+  adaptiveMaxPool2d,
+  adaptiveMaxPool3d,
+  type AdaptiveMaxPoolOptions,
+  type AdaptiveSize,
+  avgPool1d,
+  avgPool2d,
+  avgPool3d,
+  type AvgPoolOptions,
+  maxPool1d,
+  maxPool2d,
+  maxPool3d,
+  type MaxPoolOptions,
+  maxUnpool1d,
+  maxUnpool2d,
+  maxUnpool3d,
+  type MaxUnpoolOptions,
+  type Pooled,
+  type PoolSize,
+} from "./ops/mod.ts";
 export { channelsLast, clone, contiguous, to } from "./ops/mod.ts";
 export {
   all,

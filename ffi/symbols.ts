@@ -255,6 +255,127 @@ export const symbols = {
   // ---- convolution
 
   // ---- pooling
+  dg_max_pool: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // indices
+      "u32", // codes
+      "u32", // x
+      "u32", // k0
+      "u32", // k1
+      "u32", // k2
+      "u32", // s0
+      "u32", // s1
+      "u32", // s2
+      "u32", // p0
+      "u32", // p1
+      "u32", // p2
+      "u32", // d0
+      "u32", // d1
+      "u32", // d2
+    ],
+    result: "i32",
+  },
+  dg_max_pool_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dy
+      "u32", // codes
+      "u32", // k0
+      "u32", // k1
+      "u32", // k2
+      "u32", // s0
+      "u32", // s1
+      "u32", // s2
+      "u32", // p0
+      "u32", // p1
+      "u32", // p2
+      "u32", // d0
+      "u32", // d1
+      "u32", // d2
+    ],
+    result: "i32",
+  },
+  dg_max_pool_gather: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // codes
+      "u32", // k0
+      "u32", // k1
+      "u32", // k2
+      "u32", // s0
+      "u32", // s1
+      "u32", // s2
+      "u32", // p0
+      "u32", // p1
+      "u32", // p2
+      "u32", // d0
+      "u32", // d1
+      "u32", // d2
+    ],
+    result: "i32",
+  },
+  dg_avg_pool: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // k0
+      "u32", // k1
+      "u32", // k2
+      "u32", // s0
+      "u32", // s1
+      "u32", // s2
+      "u32", // p0
+      "u32", // p1
+      "u32", // p2
+      "u32", // count_include_pad
+      "f64", // divisor_override
+    ],
+    result: "i32",
+  },
+  dg_avg_pool_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dy
+      "u32", // k0
+      "u32", // k1
+      "u32", // k2
+      "u32", // s0
+      "u32", // s1
+      "u32", // s2
+      "u32", // p0
+      "u32", // p1
+      "u32", // p2
+      "u32", // count_include_pad
+      "f64", // divisor_override
+    ],
+    result: "i32",
+  },
+  dg_unpool_scatter: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // indices
+      "u32", // accumulate
+    ],
+    result: "i32",
+  },
+  dg_unpool_gather: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // indices
+    ],
+    result: "i32",
+  },
 
   // ---- normalization
 

@@ -106,7 +106,26 @@ DG_EXPORT int32_t dg_scan(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t
 
 /* ---- convolution */
 
-/* ---- pooling */
+/* ---- pooling: tensors [N, C, spatial...] with 1 to 3 spatial axes; k, s, p, d are kernel, stride, padding and dilation, right-aligned to the
+   spatial axes (kernel 1 for axes that do not exist); kernel 0 along an axis: adaptive windows floor(o in / out) .. ceil((o + 1) in / out).
+   codes (uint8 up to 256 positions a window, else int32): the winner's position in its window; indices (int64): in its plane of x.
+   backward: dx from dy and codes; gather: y[o] = x[winner of o]. divisor_override 0: none. */
+DG_EXPORT int32_t dg_max_pool(const dg_tensor* t, uint32_t y, uint32_t indices, uint32_t codes, uint32_t x, uint32_t k0, uint32_t k1,
+                              uint32_t k2, uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0,
+                              uint32_t d1, uint32_t d2);
+DG_EXPORT int32_t dg_max_pool_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t codes, uint32_t k0, uint32_t k1, uint32_t k2,
+                                       uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0,
+                                       uint32_t d1, uint32_t d2);
+DG_EXPORT int32_t dg_max_pool_gather(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t codes, uint32_t k0, uint32_t k1, uint32_t k2,
+                                     uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0, uint32_t d1,
+                                     uint32_t d2);
+DG_EXPORT int32_t dg_avg_pool(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t k0, uint32_t k1, uint32_t k2, uint32_t s0, uint32_t s1,
+                              uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t count_include_pad, double divisor_override);
+DG_EXPORT int32_t dg_avg_pool_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t k0, uint32_t k1, uint32_t k2, uint32_t s0,
+                                       uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t count_include_pad,
+                                       double divisor_override);
+DG_EXPORT int32_t dg_unpool_scatter(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t indices, uint32_t accumulate);
+DG_EXPORT int32_t dg_unpool_gather(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t indices);
 
 /* ---- normalization */
 

@@ -12,6 +12,7 @@ export * from "./binary.ts";
 export * from "./copy.ts";
 export * from "./creation.ts";
 export * from "./inplace.ts";
+export * from "./pooling.ts";
 export * from "./read.ts";
 export * from "./reduction.ts";
 export * from "./scan.ts";

@@ -1,0 +1,110 @@
+// Average pooling: y[o] = sum over the window of o / divisor(o); backward: dx[i] = sum of dy[o] / divisor(o) over the windows that cover i.
+// Each row of a window is summed by itself first, so that rounding errors do not grow with the window's area.
+#include "pooling.h"
+
+namespace dg {
+namespace {
+
+// What the divisor depends on; `override` 0 for none.
+struct Divisor {
+  bool include_padding;
+  double override;
+  double of(const Pool& pool, int64_t od, int64_t oh, int64_t ow) const {
+    if (override != 0) return override;
+    return double(pool.axis[0].divisor(od, include_padding)) * double(pool.axis[1].divisor(oh, include_padding)) *
+           double(pool.axis[2].divisor(ow, include_padding));
+  }
+};
+
+template <class T>
+void forward(const Pool& pool, const Tensor& y, const Tensor& x, const Divisor& divisor) {
+  using C = compute_t<T>;
+  const PoolView vx(x), vy(y);
+  const PoolAxis *const d = &pool.axis[0], *const h = &pool.axis[1], *const w = &pool.axis[2];
+  const T* const px = x.data<T>();
+  T* const py = y.data<T>();
+  pool_rows(pool, d->out, h->out, w->out * pool.extent(), [&](int64_t n, int64_t c, int64_t od, int64_t oh, int64_t from, int64_t to) {
+    const int64_t d0 = std::max<int64_t>(d->begin(od), 0), d1 = std::min(d->begin(od) + d->taps(od), d->in);
+    const int64_t h0 = std::max<int64_t>(h->begin(oh), 0), h1 = std::min(h->begin(oh) + h->taps(oh), h->in);
+    for (int64_t ow = 0; ow < w->out; ow++) {
+      const int64_t w0 = std::max<int64_t>(w->begin(ow), 0), w1 = std::min(w->begin(ow) + w->taps(ow), w->in);
+      const C by = C(divisor.of(pool, od, oh, ow));
+      for (int64_t c0 = from; c0 < to; c0 += kPoolBlock) {
+        const int64_t count = std::min(kPoolBlock, to - c0);
+        C sum[kPoolBlock], row[kPoolBlock];
+        for (int64_t l = 0; l < count; l++) sum[l] = 0;
+        for (int64_t i = d0; i < d1; i++)
+          for (int64_t j = h0; j < h1; j++) {
+            for (int64_t l = 0; l < count; l++) row[l] = 0;
+            for (int64_t k = w0; k < w1; k++) {
+              const T* const p = px + n * vx.n + (c + c0) * vx.c + i * vx.axis[0] + j * vx.axis[1] + k * vx.axis[2];
+              for (int64_t l = 0; l < count; l++) row[l] += C(p[l]);
+            }
+            for (int64_t l = 0; l < count; l++) sum[l] += row[l];
+          }
+        T* const out = py + n * vy.n + (c + c0) * vy.c + od * vy.axis[0] + oh * vy.axis[1] + ow * vy.axis[2];
+        for (int64_t l = 0; l < count; l++) out[l] = T(sum[l] / by);
+      }
+    }
+  });
+}
+
+template <class T>
+void backward(const Pool& pool, const Tensor& dx, const Tensor& dy, const Divisor& divisor) {
+  using C = compute_t<T>;
+  const PoolView vx(dx), vy(dy);
+  const PoolAxis *const d = &pool.axis[0], *const h = &pool.axis[1], *const w = &pool.axis[2];
+  const T* const py = dy.data<T>();
+  T* const px = dx.data<T>();
+  pool_rows(pool, d->in, h->in, w->in, [&](int64_t n, int64_t c, int64_t id, int64_t ih, int64_t from, int64_t to) {
+    for (int64_t iw = 0; iw < w->in; iw++)
+      for (int64_t c0 = from; c0 < to; c0 += kPoolBlock) {
+        const int64_t count = std::min(kPoolBlock, to - c0);
+        C sum[kPoolBlock];
+        for (int64_t l = 0; l < count; l++) sum[l] = 0;
+        for (int64_t od = d->first(id), ld = d->last(id); od <= ld; od++)
+          for (int64_t oh = h->first(ih), lh = h->last(ih); oh <= lh; oh++)
+            for (int64_t ow = w->first(iw), lw = w->last(iw); ow <= lw; ow++) {
+              const T* const g = py + n * vy.n + (c + c0) * vy.c + od * vy.axis[0] + oh * vy.axis[1] + ow * vy.axis[2];
+              const C by = C(divisor.of(pool, od, oh, ow));
+              for (int64_t l = 0; l < count; l++) sum[l] += C(g[l]) / by;
+            }
+        T* const out = px + n * vx.n + (c + c0) * vx.c + id * vx.axis[0] + ih * vx.axis[1] + iw * vx.axis[2];
+        for (int64_t l = 0; l < count; l++) out[l] = T(sum[l]);
+      }
+  });
+}
+
+}  // namespace
+}  // namespace dg
+
+using namespace dg;
+
+int32_t dg_avg_pool(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t k0, uint32_t k1, uint32_t k2, uint32_t s0, uint32_t s1,
+                    uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t count_include_pad, double divisor_override) {
+  return guard([&] {
+    const char* const name = "avg_pool";
+    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
+    Pool pool = pool_of(name, x, y, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {1, 1, 1}}, false);
+    require_dtype(y, x.dtype, name, "the output");
+    if (x.strides[1] == 1 && y.strides[1] == 1) pool.inner = std::max<int64_t>(pool.channels, 1);
+    dispatch_floats(x.dtype, name, [&](auto in) {
+      forward<typename decltype(in)::type>(pool, y, x, {count_include_pad != 0, divisor_override});
+    });
+  });
+}
+
+int32_t dg_avg_pool_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t k0, uint32_t k1, uint32_t k2, uint32_t s0,
+                             uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t count_include_pad,
+                             double divisor_override) {
+  return guard([&] {
+    const char* const name = "avg_pool_backward";
+    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name);
+    Pool pool = pool_of(name, dx, dy, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {1, 1, 1}}, false);
+    require_dtype(dy, dx.dtype, name, "the gradient of the output");
+    if (dx.strides[1] == 1 && dy.strides[1] == 1) pool.inner = std::max<int64_t>(pool.channels, 1);
+    dispatch_floats(dx.dtype, name, [&](auto in) {
+      backward<typename decltype(in)::type>(pool, dx, dy, {count_include_pad != 0, divisor_override});
+    });
+  });
+}

@@ -1,0 +1,227 @@
+// Max pooling: y[o] = max over the window of o (PyTorch's rule: the first maximum wins, NaN wins over numbers, the last NaN over NaN).
+// codes[o] is the winning tap's number in its window, ((kd * KH) + kh) * KW + kw with K* the largest window; one byte where that suffices.
+// backward: dx[i] = sum of dy[o] over the windows whose winner is i, gathered per i; no two threads write one element.
+// gather: y[o] = x[winner of o], the adjoint of backward.
+#include <limits>
+
+#include "pooling.h"
+
+namespace dg {
+namespace {
+
+
+// Offsets of the taps of one window along an axis.
+struct Span {
+  int64_t start, low, high;
+  Span(const PoolAxis& axis, int64_t o) : start(axis.begin(o)), low(axis.low(start)), high(axis.high(start, axis.taps(o))) {}
+};
+
+template <class T, bool with_codes>
+void forward(const Pool& pool, const Tensor& y, const Tensor* indices, const Tensor* codes, const Tensor& x) {
+  using C = compute_t<T>;
+  const PoolView vx(x), vy(y), vi(indices ? *indices : y), vc(codes ? *codes : y);
+  const PoolAxis *const d = &pool.axis[0], *const h = &pool.axis[1], *const w = &pool.axis[2];
+  const int64_t kh = h->extent(), kw = w->extent();
+  const T* const px = x.data<T>();
+  T* const py = y.data<T>();
+  pool_rows(pool, d->out, h->out, w->out * pool.extent(), [&](int64_t n, int64_t c, int64_t od, int64_t oh, int64_t from, int64_t to) {
+    const Span sd(*d, od), sh(*h, oh);
+    for (int64_t ow = 0; ow < w->out; ow++) {
+      const Span sw(*w, ow);
+      for (int64_t c0 = from; c0 < to; c0 += kPoolBlock) {
+        const int64_t count = std::min(kPoolBlock, to - c0);
+        C best[kPoolBlock];
+        int32_t code[kPoolBlock];
+        bool started = false;
+        for (int64_t i = sd.low; i < sd.high; i++)
+          for (int64_t j = sh.low; j < sh.high; j++)
+            for (int64_t k = sw.low; k < sw.high; k++) {
+              const T* p = px + n * vx.n + (c + c0) * vx.c + (sd.start + i * d->dilation) * vx.axis[0] +
+                           (sh.start + j * h->dilation) * vx.axis[1] + (sw.start + k * w->dilation) * vx.axis[2];
+              const int32_t at = int32_t((i * kh + j) * kw + k);
+              if (!started) {
+                for (int64_t l = 0; l < count; l++) best[l] = C(p[l]);
+                if constexpr (with_codes)
+                  for (int64_t l = 0; l < count; l++) code[l] = at;
+                started = true;
+                continue;
+              }
+#pragma omp simd
+              for (int64_t l = 0; l < count; l++) {
+                const C v = C(p[l]);
+                const bool take = (v > best[l]) | (v != v);
+                best[l] = take ? v : best[l];
+                if constexpr (with_codes) code[l] = take ? at : code[l];
+              }
+            }
+        if (!started)  // a dilated window that straddles the input
+          for (int64_t l = 0; l < count; l++) best[l] = -std::numeric_limits<C>::infinity(), code[l] = 0;
+        auto offset = [&](const PoolView& v) {
+          return n * v.n + (c + c0) * v.c + od * v.axis[0] + oh * v.axis[1] + ow * v.axis[2];
+        };
+        T* const out = py + offset(vy);
+        for (int64_t l = 0; l < count; l++) out[l] = T(best[l]);
+        if constexpr (with_codes) {
+          if (codes && codes->dtype == DG_U8) {
+            uint8_t* const o = codes->data<uint8_t>() + offset(vc);
+            for (int64_t l = 0; l < count; l++) o[l] = uint8_t(code[l]);
+          } else if (codes) {
+            int32_t* const o = codes->data<int32_t>() + offset(vc);
+            for (int64_t l = 0; l < count; l++) o[l] = code[l];
+          }
+          if (indices) {
+            int64_t* const o = indices->data<int64_t>() + offset(vi);
+            for (int64_t l = 0; l < count; l++) {
+              const int64_t a = sd.start + code[l] / (kh * kw) * d->dilation, b = sh.start + code[l] / kw % kh * h->dilation;
+              o[l] = started ? (a * h->in + b) * w->in + sw.start + code[l] % kw * w->dilation : -1;
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+template <class T, class Code>
+void backward(const Pool& pool, const Tensor& dx, const Tensor& dy, const Tensor& codes) {
+  using C = compute_t<T>;
+  const PoolView vx(dx), vy(dy), vc(codes);
+  const PoolAxis *const d = &pool.axis[0], *const h = &pool.axis[1], *const w = &pool.axis[2];
+  const int64_t kh = h->extent(), kw = w->extent();
+  const T* const py = dy.data<T>();
+  const Code* const pc = codes.data<Code>();
+  T* const px = dx.data<T>();
+  pool_rows(pool, d->in, h->in, w->in, [&](int64_t n, int64_t c, int64_t id, int64_t ih, int64_t from, int64_t to) {
+    for (int64_t iw = 0; iw < w->in; iw++)
+      for (int64_t c0 = from; c0 < to; c0 += kPoolBlock) {
+        const int64_t count = std::min(kPoolBlock, to - c0);
+        C sum[kPoolBlock];
+        for (int64_t l = 0; l < count; l++) sum[l] = 0;
+        for (int64_t od = d->first(id), ld = d->last(id); od <= ld; od++) {
+          const int64_t i = d->tap(od, id);
+          if (i < 0) continue;
+          for (int64_t oh = h->first(ih), lh = h->last(ih); oh <= lh; oh++) {
+            const int64_t j = h->tap(oh, ih);
+            if (j < 0) continue;
+            for (int64_t ow = w->first(iw), lw = w->last(iw); ow <= lw; ow++) {
+              const int64_t k = w->tap(ow, iw);
+              if (k < 0) continue;
+              const int32_t at = int32_t((i * kh + j) * kw + k);
+              const T* const g = py + n * vy.n + (c + c0) * vy.c + od * vy.axis[0] + oh * vy.axis[1] + ow * vy.axis[2];
+              const Code* const code = pc + n * vc.n + (c + c0) * vc.c + od * vc.axis[0] + oh * vc.axis[1] + ow * vc.axis[2];
+#pragma omp simd
+              for (int64_t l = 0; l < count; l++) sum[l] += int32_t(code[l]) == at ? C(g[l]) : C(0);
+            }
+          }
+        }
+        T* const out = px + n * vx.n + (c + c0) * vx.c + id * vx.axis[0] + ih * vx.axis[1] + iw * vx.axis[2];
+        for (int64_t l = 0; l < count; l++) out[l] = T(sum[l]);
+      }
+  });
+}
+
+template <class T, class Code>
+void gather(const Pool& pool, const Tensor& y, const Tensor& x, const Tensor& codes) {
+  const PoolView vx(x), vy(y), vc(codes);
+  const PoolAxis *const d = &pool.axis[0], *const h = &pool.axis[1], *const w = &pool.axis[2];
+  const int64_t kh = h->extent(), kw = w->extent();
+  pool_rows(pool, d->out, h->out, w->out, [&](int64_t n, int64_t c, int64_t od, int64_t oh, int64_t from, int64_t to) {
+    for (int64_t ow = 0; ow < w->out; ow++) {
+      const int64_t sd = d->begin(od), sh = h->begin(oh), sw = w->begin(ow);
+      const T* const from_x = x.data<T>() + n * vx.n;
+      const Code* const code = codes.data<Code>() + n * vc.n + od * vc.axis[0] + oh * vc.axis[1] + ow * vc.axis[2];
+      T* const out = y.data<T>() + n * vy.n + od * vy.axis[0] + oh * vy.axis[1] + ow * vy.axis[2];
+      for (int64_t l = c + from; l < c + to; l++) {
+        const int64_t at = code[l * vc.c];
+        const int64_t a = sd + at / (kh * kw) * d->dilation, b = sh + at / kw % kh * h->dilation, e = sw + at % kw * w->dilation;
+        const bool inside = at >= 0 && a >= 0 && a < d->in && b >= 0 && b < h->in && e >= 0 && e < w->in;
+        out[l * vy.c] = inside ? from_x[l * vx.c + a * vx.axis[0] + b * vx.axis[1] + e * vx.axis[2]] : T(0.0f);
+      }
+    }
+  });
+}
+
+void check_codes(const char* op, const Pool& pool, const Tensor& codes, const Tensor& pooled) {
+  require_same_sizes(codes, pooled, op);
+  const int64_t most = codes.dtype == DG_U8 ? 256 : INT32_MAX;
+  if (codes.dtype != DG_U8 && codes.dtype != DG_I32) fail(DG_DTYPE, "%s: window positions must be uint8 or int32, got %s", op, dtype_name(codes.dtype));
+  double extent = 1;
+  for (const PoolAxis& axis : pool.axis) extent *= double(axis.extent());
+  if (extent > double(most)) fail(DG_RANGE, "%s: a window of %g positions does not fit %s", op, extent, dtype_name(codes.dtype));
+}
+
+bool adjacent(const Tensor& t) { return t.strides[1] == 1; }
+
+}  // namespace
+}  // namespace dg
+
+using namespace dg;
+
+int32_t dg_max_pool(const dg_tensor* t, uint32_t y_slot, uint32_t indices_slot, uint32_t codes_slot, uint32_t x_slot, uint32_t k0, uint32_t k1,
+                    uint32_t k2, uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0, uint32_t d1,
+                    uint32_t d2) {
+  return guard([&] {
+    const char* const name = "max_pool";
+    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
+    Pool pool = pool_of(name, x, y, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {d0, d1, d2}}, true);
+    require_dtype(y, x.dtype, name, "the output");
+    Tensor indices, codes;
+    if (present(indices_slot)) {
+      indices = tensor_at(t, indices_slot, name, Access::write);
+      require_dtype(indices, DG_I64, name, "indices");
+      require_same_sizes(indices, y, name);
+    }
+    if (present(codes_slot)) {
+      codes = tensor_at(t, codes_slot, name, Access::write);
+      check_codes(name, pool, codes, y);
+    }
+    const Tensor *const pi = present(indices_slot) ? &indices : nullptr, *const pc = present(codes_slot) ? &codes : nullptr;
+    if (pi) {  // positions inside a window are counted in int32
+      double extent = 1;
+      for (const PoolAxis& axis : pool.axis) extent *= double(axis.extent());
+      if (extent > double(INT32_MAX)) fail(DG_RANGE, "%s: a window of %g positions is too large", name, extent);
+    }
+    if (adjacent(x) && adjacent(y) && (!pi || adjacent(*pi)) && (!pc || adjacent(*pc))) pool.inner = std::max<int64_t>(pool.channels, 1);
+    dispatch_floats(x.dtype, name, [&](auto in) {
+      using T = typename decltype(in)::type;
+      if (pi || pc) forward<T, true>(pool, y, pi, pc, x);
+      else forward<T, false>(pool, y, nullptr, nullptr, x);
+    });
+  });
+}
+
+int32_t dg_max_pool_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t codes_slot, uint32_t k0, uint32_t k1, uint32_t k2,
+                             uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0, uint32_t d1,
+                             uint32_t d2) {
+  return guard([&] {
+    const char* const name = "max_pool_backward";
+    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), codes = tensor_at(t, codes_slot, name);
+    Pool pool = pool_of(name, dx, dy, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {d0, d1, d2}}, true);
+    require_dtype(dy, dx.dtype, name, "the gradient of the output");
+    check_codes(name, pool, codes, dy);
+    if (adjacent(dx) && adjacent(dy) && adjacent(codes)) pool.inner = std::max<int64_t>(pool.channels, 1);
+    dispatch_floats(dx.dtype, name, [&](auto in) {
+      using T = typename decltype(in)::type;
+      if (codes.dtype == DG_U8) backward<T, uint8_t>(pool, dx, dy, codes);
+      else backward<T, int32_t>(pool, dx, dy, codes);
+    });
+  });
+}
+
+int32_t dg_max_pool_gather(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t codes_slot, uint32_t k0, uint32_t k1, uint32_t k2,
+                           uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0, uint32_t d1,
+                           uint32_t d2) {
+  return guard([&] {
+    const char* const name = "max_pool_gather";
+    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name), codes = tensor_at(t, codes_slot, name);
+    Pool pool = pool_of(name, x, y, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {d0, d1, d2}}, true);
+    require_dtype(y, x.dtype, name, "the output");
+    check_codes(name, pool, codes, y);
+    if (adjacent(x) && adjacent(y) && adjacent(codes)) pool.inner = std::max<int64_t>(pool.channels, 1);
+    dispatch_floats(x.dtype, name, [&](auto in) {
+      using T = typename decltype(in)::type;
+      if (codes.dtype == DG_U8) gather<T, uint8_t>(pool, y, x, codes);
+      else gather<T, int32_t>(pool, y, x, codes);
+    });
+  });
+}
