@@ -10,11 +10,6 @@ inline constexpr double kSeluAlpha = 1.6732632423543772848170429916717, kSeluSca
 inline constexpr double kSqrtHalf = 0.70710678118654752440, kInvSqrt2Pi = 0.39894228040143267794;
 inline constexpr double kGeluA = 0.79788456080286535588, kGeluB = 0.044715;
 
-template <class T>
-DG_HD T expm1_(T x) {
-  return std::expm1(x);
-}
-
 template <ActivationOp op, class T>
 DG_HD T activation_value(T x, T a, T b) {
   using A = ActivationOp;

@@ -51,7 +51,7 @@ DG_HD T binary_value(T x, T y) {
     else return x;
   } else {
     if constexpr (op == B::div) return x / y;
-    else if constexpr (op == B::pow) return std::pow(x, y);
+    else if constexpr (op == B::pow) return pow_(x, y);
     else if constexpr (op == B::atan2) return std::atan2(x, y);
     else if constexpr (op == B::fmod) return std::fmod(x, y);
     else if constexpr (op == B::remainder) {

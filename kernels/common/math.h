@@ -17,35 +17,66 @@ DG_HD To bit_cast(From from) {
   return to;
 }
 
-// e^x, at most 1 ulp off; overflows to inf, underflows through denormals to 0.
-// Reduction to |r| <= ln2/2 in two parts and a degree 6 polynomial (Cephes expf).
-DG_HD float exp_(float x) {
-  const float clamped = x < -104.0f ? -104.0f : (x > 89.0f ? 89.0f : x);
-  const float n = rintf(clamped * 1.44269504088896341f);
-  const float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, clamped));
+// (e^r - 1) for |r| <= ln2 / 2: a degree 6 polynomial (Cephes expf).
+DG_HD float expm1_tail(float r) {
   float p = 1.9875691500e-4f;
   p = fmaf(p, r, 1.3981999507e-3f);
   p = fmaf(p, r, 8.3334519073e-3f);
   p = fmaf(p, r, 4.1665795894e-2f);
   p = fmaf(p, r, 1.6666665459e-1f);
   p = fmaf(p, r, 5.0000001201e-1f);
-  p = fmaf(p, r * r, r) + 1.0f;
-  const int k = clamped == clamped ? int(n) : 0;
-  const int half = k >> 1;  // two factors, so that 2^k may be denormal or 2^128
-  return p * bit_cast<float>((half + 127) << 23) * bit_cast<float>((k - half + 127) << 23);
+  return fmaf(p, r * r, r);
+}
+
+// m * 2^n in two factors, so that 2^n may be denormal or 2^128; n is a whole number, or NaN with m.
+DG_HD float scale_(float m, float n) {
+  const int k = n == n ? int(n) : 0, half = k >> 1;
+  return m * bit_cast<float>((half + 127) << 23) * bit_cast<float>((k - half + 127) << 23);
+}
+
+// e^x, at most 1 ulp off; overflows to inf, underflows through denormals to 0. Reduction to |r| <= ln2 / 2 in two parts.
+DG_HD float exp_(float x) {
+  const float clamped = x < -104.0f ? -104.0f : (x > 89.0f ? 89.0f : x);
+  const float n = rintf(clamped * 1.44269504088896341f);
+  const float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, clamped));
+  return scale_(expm1_tail(r) + 1.0f, n);
 }
 DG_HD double exp_(double x) { return ::exp(x); }
 
-// Natural logarithm, at most 2 ulp off (Cephes logf); log(0) = -inf, log(negative) = nan.
-DG_HD float log_(float x) {
+// 2^x, at most 2 ulp off.
+DG_HD float exp2_(float x) {
+  const float clamped = x < -151.0f ? -151.0f : (x > 129.0f ? 129.0f : x);
+  const float n = rintf(clamped), f = clamped - n;
+  return scale_(expm1_tail(f * 0.693147180559945f) + 1.0f, n);
+}
+DG_HD double exp2_(double x) { return ::exp2(x); }
+
+// e^x - 1 without cancellation, at most 2 ulp off: 2^n (e^r - 1) + (2^n - 1), halved so that 2^n stays finite.
+DG_HD float expm1_(float x) {
+  const float clamped = x < -20.0f ? -20.0f : (x > 89.0f ? 89.0f : x);
+  const float n = rintf(clamped * 1.44269504088896341f);
+  const float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, clamped));
+  const float s = bit_cast<float>(((n == n ? int(n) : 0) + 126) << 23);
+  const float y = 2.0f * fmaf(s, expm1_tail(r), s - 0.5f);
+  return n == 0.0f ? (x == 0.0f ? x : expm1_tail(r)) : y;
+}
+DG_HD double expm1_(double x) { return ::expm1(x); }
+
+// A positive float as (1 + m) 2^e with 1 + m in [sqrt(1/2), sqrt(2)).
+struct Split {
+  float m, e;
+};
+DG_HD Split split_(float x) {
   const bool tiny = x < 1.17549435e-38f;
-  const float scaled = tiny ? x * 8388608.0f : x;
-  uint32_t bits = bit_cast<uint32_t>(scaled);
-  int e = int(bits >> 23) - 126 - (tiny ? 23 : 0);
-  float m = bit_cast<float>((bits & 0x007fffffu) | 0x3f000000u);  // [0.5, 1)
+  const uint32_t bits = bit_cast<uint32_t>(tiny ? x * 8388608.0f : x);
+  const float m = bit_cast<float>((bits & 0x007fffffu) | 0x3f000000u);  // [0.5, 1)
   const bool low = m < 0.707106781186547524f;
-  e -= low ? 1 : 0;
-  m = (low ? m + m : m) - 1.0f;
+  const int e = int(bits >> 23) - 126 - (tiny ? 23 : 0) - (low ? 1 : 0);
+  return {(low ? m + m : m) - 1.0f, float(e)};
+}
+
+// log(1 + m) - m for 1 + m in [sqrt(1/2), sqrt(2)) (Cephes logf), and its sum with e ln2.
+DG_HD float log_tail(float m) {
   const float z = m * m;
   float p = 7.0376836292e-2f;
   p = fmaf(p, m, -1.1514610310e-1f);
@@ -56,15 +87,52 @@ DG_HD float log_(float x) {
   p = fmaf(p, m, 2.0000714765e-1f);
   p = fmaf(p, m, -2.4999993993e-1f);
   p = fmaf(p, m, 3.3333331174e-1f);
-  const float fe = float(e);
-  float y = m * z * p;
-  y = fmaf(fe, -2.12194440e-4f, y);
-  y = fmaf(-0.5f, z, y);
-  const float finite = fmaf(fe, 0.693359375f, m + y);
+  return fmaf(-0.5f, z, m * z * p);
+}
+DG_HD float log_join(float m, float e) {
+  return fmaf(e, 0.693359375f, m + fmaf(e, -2.12194440e-4f, log_tail(m)));
+}
+
+// What every logarithm gives outside the positive finite numbers.
+DG_HD float log_ends(float x, float finite) {
   const float infinity = bit_cast<float>(0x7f800000u), nan = bit_cast<float>(0x7fc00000u);
   return x > 0 ? (x < infinity ? finite : infinity) : (x == 0 ? -infinity : nan);
 }
+
+// Natural logarithm, at most 2 ulp off; log(0) = -inf, log(negative) = nan.
+DG_HD float log_(float x) {
+  const Split s = split_(x);
+  return log_ends(x, log_join(s.m, s.e));
+}
 DG_HD double log_(double x) { return ::log(x); }
+
+// Logarithms to the bases 2 and 10, at most 3 ulp off.
+DG_HD float log2_(float x) {
+  const Split s = split_(x);
+  const float tail = log_tail(s.m);
+  // (m + tail) log2(e) with log2(e) = 1 + 0.4427: the part that would cancel is exact.
+  const float y = fmaf(tail, 0.44269504088896341f, fmaf(s.m, 0.44269504088896341f, tail)) + s.m;
+  return log_ends(x, s.e + y);
+}
+DG_HD double log2_(double x) { return ::log2(x); }
+DG_HD float log10_(float x) {
+  const Split s = split_(x);
+  const float y = 0.43429448190325183f * (s.m + log_tail(s.m));
+  return log_ends(x, fmaf(s.e, 0.30102920532226562f, fmaf(s.e, 7.9034151557e-7f, y)));
+}
+DG_HD double log10_(double x) { return ::log10(x); }
+
+// log(1 + x) without cancellation, at most 2 ulp off: what 1 + x rounds away is added to the reduced argument.
+DG_HD float log1p_(float x) {
+  const float u = 1.0f + x;
+  const float lost = x < 1.0f ? x - (u - 1.0f) : 1.0f - (u - x);
+  const Split s = split_(u);
+  const float scale = s.e > 100.0f ? 0.0f : bit_cast<float>((127 - (s.e > 100.0f ? 0 : int(s.e))) << 23);
+  const float m = fabsf(x) < 0.25f ? x : fmaf(lost, scale, s.m), e = fabsf(x) < 0.25f ? 0.0f : s.e;
+  const float y = log_ends(u, log_join(m, e));
+  return x == 0.0f ? x : y;
+}
+DG_HD double log1p_(double x) { return ::log1p(x); }
 
 // Hyperbolic tangent, at most 3 ulp off: an odd polynomial near 0, 1 - 2 / (e^2x + 1) elsewhere (Cephes tanhf).
 DG_HD float tanh_(float x) {
@@ -85,18 +153,11 @@ DG_HD T sigmoid_(T x) {
   return T(1) / (T(1) + exp_(-x));
 }
 
-// log(1 + x) for x >= 0 without cancellation: log(u) x / (u - 1) with u = 1 + x (Higham, Accuracy and Stability, 1.14.1).
-DG_HD float log1p_nonnegative(float x) {
-  const float u = 1.0f + x;
-  return u == 1.0f ? x : log_(u) * (x / (u - 1.0f));
-}
-DG_HD double log1p_nonnegative(double x) { return ::log1p(x); }
-
 // log(1 + e^x) without overflow.
 template <class T>
 DG_HD T softplus_(T x) {
   const T magnitude = x < 0 ? -x : x;
-  return (x > 0 ? x : T(0)) + log1p_nonnegative(exp_(-magnitude));
+  return (x > 0 ? x : T(0)) + log1p_(exp_(-magnitude));
 }
 
 // Error function, absolute error under 2e-7: the odd rational approximation x P(x^2) / Q(x^2) on |x| <= 4 (coefficients of Eigen's erf).
@@ -118,5 +179,91 @@ DG_HD float erf_(float x) {
   return c * p / q;
 }
 DG_HD double erf_(double x) { return ::erf(x); }
+
+// Arguments from which sin_, cos_ and tan_ leave the float path: the reduction below is exact enough up to here.
+inline constexpr float kPeriodicLimit = 1e14f;
+
+// x minus the nearest multiple n of pi / 2, in double; the quadrant is n mod 4.
+DG_HD float quadrant_(float x, int* quadrant) {
+  const double v = double(x), n = rint(v * 0.63661977236758134308);
+  const double r = fma(n, -6.123233995736766e-17, fma(n, -1.5707963267948966, v));
+  *quadrant = int(n - 4.0 * floor(n * 0.25));
+  return float(r);
+}
+// Sine and cosine for |r| <= pi / 4, at most 1 ulp off (Cephes sinf, cosf).
+DG_HD float sin_tail(float r) {
+  const float z = r * r;
+  const float p = fmaf(fmaf(-1.9515295891e-4f, z, 8.3321608736e-3f), z, -1.6666654611e-1f);
+  return fmaf(p * z, r, r);
+}
+DG_HD float cos_tail(float r) {
+  const float z = r * r;
+  const float p = fmaf(fmaf(2.443315711809948e-5f, z, -1.388731625493765e-3f), z, 4.166664568298827e-2f);
+  return fmaf(p * z, z, fmaf(-0.5f, z, 1.0f));
+}
+// At most 2 ulp off for |x| < kPeriodicLimit.
+DG_HD float sin_(float x) {
+  int q;
+  const float r = quadrant_(x, &q), y = q & 1 ? cos_tail(r) : sin_tail(r);
+  return x == 0.0f ? x : (q & 2 ? -y : y);
+}
+DG_HD float cos_(float x) {
+  int q;
+  const float r = quadrant_(x, &q), y = q & 1 ? sin_tail(r) : cos_tail(r);
+  return (q + 1) & 2 ? -y : y;
+}
+DG_HD float tan_(float x) {
+  int q;
+  const float r = quadrant_(x, &q), s = sin_tail(r), c = cos_tail(r);
+  return x == 0.0f ? x : (q & 1 ? -c / s : s / c);
+}
+DG_HD double sin_(double x) { return ::sin(x); }
+DG_HD double cos_(double x) { return ::cos(x); }
+DG_HD double tan_(double x) { return ::tan(x); }
+
+// x^y, correctly rounded but for rare ties: 2^(y log2 x) in double, log2 by the series of the inverse hyperbolic tangent.
+DG_HD float pow_(float x, float y) {
+  const float infinity = bit_cast<float>(0x7f800000u), a = fabsf(x);
+  const bool tiny = a < 1.17549435e-38f;
+  const uint32_t bits = bit_cast<uint32_t>(tiny ? a * 8388608.0f : a);
+  const float mantissa = bit_cast<float>((bits & 0x007fffffu) | 0x3f000000u);
+  const bool low = mantissa < 0.707106781186547524f;
+  const double e = double(int(bits >> 23) - 126 - (tiny ? 23 : 0) - (low ? 1 : 0));
+  const double m = double(low ? mantissa + mantissa : mantissa);
+  const double s = (m - 1.0) / (m + 1.0), z = s * s;
+  double p = 1.0 / 19;
+  p = fma(p, z, 1.0 / 17);
+  p = fma(p, z, 1.0 / 15);
+  p = fma(p, z, 1.0 / 13);
+  p = fma(p, z, 1.0 / 11);
+  p = fma(p, z, 1.0 / 9);
+  p = fma(p, z, 1.0 / 7);
+  p = fma(p, z, 1.0 / 5);
+  p = fma(p, z, 1.0 / 3);
+  p = fma(p, z, 1.0);
+  double l = fma(2.0 * 1.4426950408889634 * s, p, e);
+  l = a == 0.0f ? -double(infinity) : (a < infinity ? l : double(a));
+  double t = double(y) * l;
+  t = t < -200.0 ? -200.0 : (t > 200.0 ? 200.0 : t);
+  const double n = rint(t), f = (t - n) * 0.6931471805599453;
+  double q = 1.0 / 362880;
+  q = fma(q, f, 1.0 / 40320);
+  q = fma(q, f, 1.0 / 5040);
+  q = fma(q, f, 1.0 / 720);
+  q = fma(q, f, 1.0 / 120);
+  q = fma(q, f, 1.0 / 24);
+  q = fma(q, f, 1.0 / 6);
+  q = fma(q, f, 0.5);
+  q = fma(q, f, 1.0);
+  q = fma(q, f, 1.0);
+  const int64_t k = n == n ? int64_t(n) : 0;
+  float result = float(q * bit_cast<double>((k + 1023) << 52));
+  const float half = y * 0.5f;
+  const bool whole = truncf(y) == y, odd = whole && truncf(half) != half;
+  result = odd && bit_cast<uint32_t>(x) >> 31 ? -result : result;
+  result = x < 0.0f && a < infinity && !whole ? bit_cast<float>(0x7fc00000u) : result;
+  return y == 0.0f || x == 1.0f || (x == -1.0f && fabsf(y) == infinity) ? 1.0f : result;
+}
+DG_HD double pow_(double x, double y) { return ::pow(x, y); }
 
 }  // namespace dg

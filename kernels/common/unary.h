@@ -5,6 +5,8 @@
 
 namespace dg {
 
+constexpr bool periodic(UnaryOp op) { return op == UnaryOp::sin || op == UnaryOp::cos || op == UnaryOp::tan; }
+
 template <UnaryOp op, class T>
 DG_HD T unary_value(T x) {
   if constexpr (op == UnaryOp::neg) return T(T(0) - x);
@@ -16,15 +18,15 @@ DG_HD T unary_value(T x) {
   else if constexpr (op == UnaryOp::rsqrt) return T(1) / std::sqrt(x);
   else if constexpr (op == UnaryOp::reciprocal) return T(1) / x;
   else if constexpr (op == UnaryOp::exp) return exp_(x);
-  else if constexpr (op == UnaryOp::exp2) return std::exp2(x);
-  else if constexpr (op == UnaryOp::expm1) return std::expm1(x);
+  else if constexpr (op == UnaryOp::exp2) return exp2_(x);
+  else if constexpr (op == UnaryOp::expm1) return expm1_(x);
   else if constexpr (op == UnaryOp::log) return log_(x);
-  else if constexpr (op == UnaryOp::log2) return std::log2(x);
-  else if constexpr (op == UnaryOp::log10) return std::log10(x);
-  else if constexpr (op == UnaryOp::log1p) return std::log1p(x);
-  else if constexpr (op == UnaryOp::sin) return std::sin(x);
-  else if constexpr (op == UnaryOp::cos) return std::cos(x);
-  else if constexpr (op == UnaryOp::tan) return std::tan(x);
+  else if constexpr (op == UnaryOp::log2) return log2_(x);
+  else if constexpr (op == UnaryOp::log10) return log10_(x);
+  else if constexpr (op == UnaryOp::log1p) return log1p_(x);
+  else if constexpr (op == UnaryOp::sin) return sin_(x);
+  else if constexpr (op == UnaryOp::cos) return cos_(x);
+  else if constexpr (op == UnaryOp::tan) return tan_(x);
   else if constexpr (op == UnaryOp::asin) return std::asin(x);
   else if constexpr (op == UnaryOp::acos) return std::acos(x);
   else if constexpr (op == UnaryOp::atan) return std::atan(x);

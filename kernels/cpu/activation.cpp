@@ -4,40 +4,44 @@
 #include <array>
 #include <utility>
 
-#include "elementwise.h"
+#include "map.h"
 
 namespace dg {
 namespace {
 
-template <ActivationOp op>
-void forward(const Tensor& y, const Tensor& x, double a, double b) {
-  dispatch_floats(x.dtype, "activation", [&](auto in) {
-    using T = typename decltype(in)::type;
-    using C = compute_t<T>;
-    const C ca = C(a), cb = C(b);
-    map1<T, T>(y, x, [ca, cb](T v) { return T(activation_value<op, C>(v, ca, cb)); });
-  });
+template <ActivationOp op, class A>
+void forward(A* y, const A* x, int64_t count, const Parameters& p) {
+  const A a = A(p.a), b = A(p.b);
+#pragma omp simd
+  for (int64_t i = 0; i < count; i++) y[i] = activation_value<op, A>(x[i], a, b);
 }
 
-template <ActivationOp op>
-void backward(const Tensor& dx, const Tensor& dy, const Tensor& x, double a, double b) {
-  dispatch_floats(x.dtype, "activation_backward", [&](auto in) {
-    using T = typename decltype(in)::type;
-    using C = compute_t<T>;
-    const C ca = C(a), cb = C(b);
-    map2<T, T>(dx, dy, x, [ca, cb](T g, T v) { return T(C(g) * activation_slope<op, C>(v, ca, cb)); });
-  });
+template <ActivationOp op, class A>
+void backward(A* dx, const A* dy, const A* x, int64_t count, const Parameters& p) {
+  const A a = A(p.a), b = A(p.b);
+#pragma omp simd
+  for (int64_t i = 0; i < count; i++) dx[i] = dy[i] * activation_slope<op, A>(x[i], a, b);
 }
 
+template <class A>
 struct Kernel {
-  void (*forward)(const Tensor&, const Tensor&, double, double);
-  void (*backward)(const Tensor&, const Tensor&, const Tensor&, double, double);
+  Map1<A, A> forward;
+  Map2<A, A> backward;
 };
-template <unsigned... op>
+template <class A, unsigned... op>
 constexpr auto kernels_of(std::integer_sequence<unsigned, op...>) {
-  return std::array<Kernel, sizeof...(op)>{Kernel{forward<ActivationOp(op)>, backward<ActivationOp(op)>}...};
+  return std::array<Kernel<A>, sizeof...(op)>{Kernel<A>{forward<ActivationOp(op), A>, backward<ActivationOp(op), A>}...};
 }
-constexpr auto kernels = kernels_of(std::make_integer_sequence<unsigned, unsigned(ActivationOp::count)>{});
+constexpr auto kCodes = std::make_integer_sequence<unsigned, unsigned(ActivationOp::count)>{};
+template <class A> constexpr auto kernels = kernels_of<A>(kCodes);
+
+template <class F>
+void dispatch_activation(uint32_t op, uint32_t dtype, const char* name, F&& f) {
+  if (op >= kernels<float>.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
+  if (dtype > DG_BF16) fail(DG_DTYPE, "%s: takes a floating point dtype, got %s", name, dtype_name(dtype));
+  if (dtype == DG_F64) f(kernels<double>[op]);
+  else f(kernels<float>[op]);
+}
 
 }  // namespace
 }  // namespace dg
@@ -46,23 +50,26 @@ using namespace dg;
 
 int32_t dg_activation(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t op, double a, double b) {
   return guard([&] {
-    if (op >= kernels.size()) fail(DG_RANGE, "activation: op code %u does not exist", op);
-    const Tensor y = tensor_at(t, y_slot, "activation", Access::write), x = tensor_at(t, x_slot, "activation");
-    require_same_sizes(y, x, "activation");
-    require_dtype(y, x.dtype, "activation", "the output");
-    kernels[op].forward(y, x, a, b);
+    const char* const name = "activation";
+    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
+    require_same_sizes(y, x, name);
+    require_dtype(y, x.dtype, name, "the output");
+    dispatch_activation(op, x.dtype, name, [&]<class A>(const Kernel<A>& kernel) {
+      map_blocks<A, A>(y, x, kernel.forward, {a, b}, writer_of<A>(y, name), reader_of<A>(x, name));
+    });
   });
 }
 
 int32_t dg_activation_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t x_slot, uint32_t op, double a, double b) {
   return guard([&] {
     const char* const name = "activation_backward";
-    if (op >= kernels.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
     const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), x = tensor_at(t, x_slot, name);
     require_same_sizes(dx, x, name);
     require_same_sizes(dy, x, name);
     require_dtype(dx, x.dtype, name, "the gradient of the input");
     require_dtype(dy, x.dtype, name, "the gradient of the output");
-    kernels[op].backward(dx, dy, x, a, b);
+    dispatch_activation(op, x.dtype, name, [&]<class A>(const Kernel<A>& kernel) {
+      map_blocks<A, A>(dx, dy, x, kernel.backward, {a, b}, writer_of<A>(dx, name), reader_of<A>(dy, name), reader_of<A>(x, name));
+    });
   });
 }

@@ -1,12 +1,11 @@
-// Binary functions and comparisons: out[i] = op(x[i], y[i]), operands expanded to one shape. Formulas in common/binary.h.
-// In place (out = x) is allowed.
+// Binary functions: out[i] = op(x[i], y[i]), operands expanded to one shape. Formulas in common/binary.h. In place (out = x) is allowed.
 #include "../common/binary.h"
 
 #include <array>
 #include <atomic>
 #include <utility>
 
-#include "elementwise.h"
+#include "map.h"
 
 namespace dg {
 namespace {
@@ -15,126 +14,106 @@ constexpr bool divides(BinaryOp op) {
   return op == BinaryOp::div || op == BinaryOp::fmod || op == BinaryOp::remainder || op == BinaryOp::floor_divide;
 }
 constexpr bool bitwise(BinaryOp op) { return op >= BinaryOp::bitwise_and; }
-constexpr bool floats_only(BinaryOp op) { return op == BinaryOp::atan2; }
-
-// Dispatches x.dtype over what `op` takes; bool counts as a number for the bitwise ops and for minimum and maximum.
-template <BinaryOp op, class F>
-void dispatch_operands(uint32_t dtype, F&& go) {
-  const char* const name = "binary";
-  if constexpr (bitwise(op)) {
-    switch (dtype) {
-      case DG_I32: return go(tag<int32_t>{});
-      case DG_I64: return go(tag<int64_t>{});
-      case DG_U8: return go(tag<uint8_t>{});
-      case DG_BOOL:
-        if constexpr (op < BinaryOp::left_shift) return go(tag<bool>{});
-        [[fallthrough]];
-      default: fail(DG_DTYPE, "bitwise operation: takes an integer or bool dtype, got %s", dtype_name(dtype));
-    }
-  } else if constexpr (floats_only(op)) {
-    dispatch_floats(dtype, name, go);
-  } else if constexpr (op == BinaryOp::maximum || op == BinaryOp::minimum || op == BinaryOp::add || op == BinaryOp::mul) {
-    dispatch_all(dtype, name, go);
-  } else {
-    dispatch_numbers(dtype, name, go);
-  }
+constexpr bool scaled(BinaryOp op) { return op == BinaryOp::add || op == BinaryOp::sub; }
+constexpr bool takes_bool(BinaryOp op) {
+  return op == BinaryOp::maximum || op == BinaryOp::minimum || op == BinaryOp::add || op == BinaryOp::mul ||
+         (bitwise(op) && op < BinaryOp::left_shift);
 }
 
-template <class T>
+// Integers wrap: sums and products are taken without sign.
+template <BinaryOp op, class A>
+A value(A x, A y) {
+  if constexpr (std::is_integral_v<A> && (op == BinaryOp::add || op == BinaryOp::sub || op == BinaryOp::mul))
+    return A(binary_value<op, uint64_t>(uint64_t(x), uint64_t(y)));
+  else return binary_value<op, A>(x, y);
+}
+
+template <BinaryOp op, class A>
+void apply(A* out, const A* x, const A* y, int64_t count, const Parameters& p) {
+  if constexpr (scaled(op)) {
+    if (p.a != 1) {
+      const A scale = convert<A>(p.a);
+#pragma omp simd
+      for (int64_t i = 0; i < count; i++) out[i] = value<op, A>(x[i], value<BinaryOp::mul, A>(scale, y[i]));
+      return;
+    }
+  }
+#pragma omp simd
+  for (int64_t i = 0; i < count; i++) out[i] = value<op, A>(x[i], y[i]);
+}
+
+struct Kernel {
+  Map2<float, float> f32 = nullptr;
+  Map2<double, double> f64 = nullptr;
+  Map2<int64_t, int64_t> i64 = nullptr;
+  template <class A> Map2<A, A> of() const {
+    if constexpr (std::is_same_v<A, float>) return f32;
+    else if constexpr (std::is_same_v<A, double>) return f64;
+    else return i64;
+  }
+};
+template <BinaryOp op>
+constexpr Kernel kernel_of() {
+  Kernel k;
+  if constexpr (!bitwise(op)) {
+    k.f32 = apply<op, float>;
+    k.f64 = apply<op, double>;
+  }
+  if constexpr (op != BinaryOp::atan2) k.i64 = apply<op, int64_t>;
+  return k;
+}
+template <unsigned... op>
+constexpr auto kernels_of(std::integer_sequence<unsigned, op...>) {
+  return std::array<Kernel, sizeof...(op)>{kernel_of<BinaryOp(op)>()...};
+}
+constexpr auto kernels = kernels_of(std::make_integer_sequence<unsigned, unsigned(BinaryOp::count)>{});
+
+// Powers that have cheaper names.
+template <int n, class A>
+void power(A* out, const A* x, const A*, int64_t count, const Parameters&) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; i++) {
+    const A v = x[i];
+    out[i] = n == 3 ? v * v * v : n == 2 ? v * v : n == 1 ? std::sqrt(v) : A(1) / v;
+  }
+}
+template <class A>
+Map2<A, A> known_power(double exponent) {
+  return exponent == 2 ? power<2, A> : exponent == 3 ? power<3, A> : exponent == 0.5 ? power<1, A> : exponent == -1 ? power<-1, A> : nullptr;
+}
+
 void refuse_zero(const Tensor& y) {
   std::atomic<bool> found{false};
   const Loop<1> loop({&y});
+  const Reader<int64_t> reader = reader_of<int64_t>(y, "binary");
   const int64_t stride = loop.strides[0][loop.rank - 1];
   parallel_for(loop.numel, kGrain, [&](int64_t begin, int64_t end) {
     bool zero = false;
+    int64_t buffer[kStage];
     loop.rows(begin, end, [&](const int64_t* offset, int64_t count) {
-      const T* p = y.data<T>() + offset[0];
-      for (int64_t i = 0; i < count; i++) zero |= p[i * stride] == T(0);
+      if (stride == 0) count = std::min<int64_t>(count, 1);
+      for (int64_t i = 0; i < count; i += kStage) {
+        const int64_t n = std::min(kStage, count - i);
+        const int64_t* p = reader.read(buffer, offset[0] + i * stride, stride, n);
+        for (int64_t j = 0; j < n; j++) zero |= p[j] == 0;
+      }
     });
     if (zero) found.store(true, std::memory_order_relaxed);
   });
   if (found) fail(DG_RANGE, "integer division by zero");
 }
 
-template <BinaryOp op>
-void run(const Tensor& out, const Tensor& x, const Tensor& y, double alpha) {
-  dispatch_operands<op>(x.dtype, [&](auto in) {
-    using T = typename decltype(in)::type;
-    using C = compute_t<T>;
-    if constexpr (std::is_integral_v<T> && divides(op)) refuse_zero<T>(y);
-    if constexpr (op == BinaryOp::add || op == BinaryOp::sub) {
-      if (alpha != 1) {
-        const C scale = static_cast<C>(alpha);
-        return map2<T, T>(out, x, y, [scale](T a, T b) { return T(binary_value<op, C>(C(a), C(scale * C(b)))); });
-      }
-    }
-    map2<T, T>(out, x, y, [](T a, T b) { return T(binary_value<op, C>(a, b)); });
-  });
+template <class A>
+void run(const Tensor& out, const Tensor& x, const Tensor& y, BinaryOp op, Map2<A, A> f, double alpha) {
+  const char* const name = "binary";
+  if (!f) fail(DG_DTYPE, "%s: this function does not take %s", name, dtype_name(out.dtype));
+  if (std::is_integral_v<A> && divides(op)) refuse_zero(y);
+  map_blocks<A, A>(out, x, y, f, {alpha, 0}, writer_of<A>(out, name), reader_of<A>(x, name), reader_of<A>(y, name));
 }
 
-template <BinaryOp op>
-void run_scalar(const Tensor& out, const Tensor& x, double scalar, bool reversed) {
-  dispatch_operands<op>(x.dtype, [&](auto in) {
-    using T = typename decltype(in)::type;
-    using C = compute_t<T>;
-    const C s = convert<C>(scalar);
-    if (reversed) {
-      if constexpr (std::is_integral_v<T> && divides(op)) refuse_zero<T>(x);
-      return map1<T, T>(out, x, [s](T v) { return T(binary_value<op, C>(s, v)); });
-    }
-    if constexpr (std::is_integral_v<T> && divides(op))
-      if (s == C(0)) fail(DG_RANGE, "integer division by zero");
-    if constexpr (op == BinaryOp::pow && !std::is_integral_v<T>) {
-      if (scalar == 2) return map1<T, T>(out, x, [](T v) { return T(C(v) * C(v)); });
-      if (scalar == 3) return map1<T, T>(out, x, [](T v) { return T(C(v) * C(v) * C(v)); });
-      if (scalar == 0.5) return map1<T, T>(out, x, [](T v) { return T(std::sqrt(C(v))); });
-      if (scalar == -1) return map1<T, T>(out, x, [](T v) { return T(C(1) / C(v)); });
-    }
-    map1<T, T>(out, x, [s](T v) { return T(binary_value<op, C>(v, s)); });
-  });
+void check(const Tensor& out, uint32_t op) {
+  if (out.dtype == DG_BOOL && !takes_bool(BinaryOp(op))) fail(DG_DTYPE, "binary: this function does not take bool");
 }
-
-template <CompareOp op>
-void run_compare(const Tensor& out, const Tensor& x, const Tensor& y) {
-  dispatch_all(x.dtype, "compare", [&](auto in) {
-    using T = typename decltype(in)::type;
-    map2<bool, T>(out, x, y, [](T a, T b) { return compare_value<op, compute_t<T>>(a, b); });
-  });
-}
-
-// Against a number, integers are compared in double, so that x > 0.5 means what it says.
-template <CompareOp op>
-void run_compare_scalar(const Tensor& out, const Tensor& x, double scalar) {
-  dispatch_all(x.dtype, "compare", [&](auto in) {
-    using T = typename decltype(in)::type;
-    if constexpr (is_float<T>) {
-      const auto s = static_cast<compute_t<T>>(scalar);
-      map1<bool, T>(out, x, [s](T v) { return compare_value<op, compute_t<T>>(v, s); });
-    } else {
-      map1<bool, T>(out, x, [scalar](T v) { return compare_value<op, double>(static_cast<double>(v), scalar); });
-    }
-  });
-}
-
-struct BinaryKernel {
-  void (*tensor)(const Tensor&, const Tensor&, const Tensor&, double);
-  void (*scalar)(const Tensor&, const Tensor&, double, bool);
-};
-template <unsigned... op>
-constexpr auto binary_kernels_of(std::integer_sequence<unsigned, op...>) {
-  return std::array<BinaryKernel, sizeof...(op)>{BinaryKernel{run<BinaryOp(op)>, run_scalar<BinaryOp(op)>}...};
-}
-constexpr auto binary_kernels = binary_kernels_of(std::make_integer_sequence<unsigned, unsigned(BinaryOp::count)>{});
-
-struct CompareKernel {
-  void (*tensor)(const Tensor&, const Tensor&, const Tensor&);
-  void (*scalar)(const Tensor&, const Tensor&, double);
-};
-template <unsigned... op>
-constexpr auto compare_kernels_of(std::integer_sequence<unsigned, op...>) {
-  return std::array<CompareKernel, sizeof...(op)>{CompareKernel{run_compare<CompareOp(op)>, run_compare_scalar<CompareOp(op)>}...};
-}
-constexpr auto compare_kernels = compare_kernels_of(std::make_integer_sequence<unsigned, unsigned(CompareOp::count)>{});
 
 }  // namespace
 }  // namespace dg
@@ -143,78 +122,41 @@ using namespace dg;
 
 int32_t dg_binary(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t y_slot, uint32_t op, double alpha) {
   return guard([&] {
-    if (op >= binary_kernels.size()) fail(DG_RANGE, "binary: op code %u does not exist", op);
-    const Tensor out = tensor_at(t, out_slot, "binary", Access::write), x = tensor_at(t, x_slot, "binary"), y = tensor_at(t, y_slot, "binary");
-    require_same_sizes(out, x, "binary");
-    require_same_sizes(out, y, "binary");
-    require_dtype(out, x.dtype, "binary", "the output");
-    require_dtype(y, x.dtype, "binary", "the second operand");
-    binary_kernels[op].tensor(out, x, y, alpha);
+    const char* const name = "binary";
+    if (op >= kernels.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
+    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name), y = tensor_at(t, y_slot, name);
+    require_same_sizes(out, x, name);
+    require_same_sizes(out, y, name);
+    require_dtype(out, x.dtype, name, "the output");
+    require_dtype(y, x.dtype, name, "the second operand");
+    check(out, op);
+    dispatch_accumulator(x.dtype, [&](auto kind) {
+      using A = typename decltype(kind)::type;
+      run<A>(out, x, y, BinaryOp(op), kernels[op].of<A>(), alpha);
+    });
   });
 }
 
 int32_t dg_binary_scalar(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double scalar, uint32_t op, uint32_t reversed) {
   return guard([&] {
-    if (op >= binary_kernels.size()) fail(DG_RANGE, "binary: op code %u does not exist", op);
-    const Tensor out = tensor_at(t, out_slot, "binary", Access::write), x = tensor_at(t, x_slot, "binary");
-    require_same_sizes(out, x, "binary");
-    require_dtype(out, x.dtype, "binary", "the output");
-    binary_kernels[op].scalar(out, x, scalar, reversed != 0);
-  });
-}
-
-int32_t dg_compare(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t y_slot, uint32_t op) {
-  return guard([&] {
-    if (op >= compare_kernels.size()) fail(DG_RANGE, "compare: op code %u does not exist", op);
-    const Tensor out = tensor_at(t, out_slot, "compare", Access::write), x = tensor_at(t, x_slot, "compare"), y = tensor_at(t, y_slot, "compare");
-    require_same_sizes(out, x, "compare");
-    require_same_sizes(out, y, "compare");
-    require_dtype(out, DG_BOOL, "compare", "the output");
-    require_dtype(y, x.dtype, "compare", "the second operand");
-    compare_kernels[op].tensor(out, x, y);
-  });
-}
-
-int32_t dg_compare_scalar(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double scalar, uint32_t op) {
-  return guard([&] {
-    if (op >= compare_kernels.size()) fail(DG_RANGE, "compare: op code %u does not exist", op);
-    const Tensor out = tensor_at(t, out_slot, "compare", Access::write), x = tensor_at(t, x_slot, "compare");
-    require_same_sizes(out, x, "compare");
-    require_dtype(out, DG_BOOL, "compare", "the output");
-    compare_kernels[op].scalar(out, x, scalar);
-  });
-}
-
-int32_t dg_where(const dg_tensor* t, uint32_t out_slot, uint32_t condition_slot, uint32_t x_slot, uint32_t y_slot) {
-  return guard([&] {
-    const char* const name = "where";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), condition = tensor_at(t, condition_slot, name), x = tensor_at(t, x_slot, name),
-                 y = tensor_at(t, y_slot, name);
-    require_dtype(condition, DG_BOOL, name, "the condition");
-    require_dtype(x, out.dtype, name, "the first choice");
-    require_dtype(y, out.dtype, name, "the second choice");
-    require_same_sizes(out, condition, name);
+    const char* const name = "binary";
+    if (op >= kernels.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
+    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
     require_same_sizes(out, x, name);
-    require_same_sizes(out, y, name);
-    const Loop<4> loop({&out, &condition, &x, &y});
-    auto go = [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      const int64_t* const s[4] = {loop.strides[0], loop.strides[1], loop.strides[2], loop.strides[3]};
-      const int last = loop.rank - 1;
-      parallel_for(loop.numel, kGrain, [&](int64_t begin, int64_t end) {
-        loop.rows(begin, end, [&](const int64_t* offset, int64_t count) {
-          T* o = out.data<T>() + offset[0];
-          const bool* c = condition.data<bool>() + offset[1];
-          const T *a = x.data<T>() + offset[2], *b = y.data<T>() + offset[3];
-          for (int64_t i = 0; i < count; i++) o[i * s[0][last]] = c[i * s[1][last]] ? a[i * s[2][last]] : b[i * s[3][last]];
-        });
-      });
-    };
-    switch (dtype_size(out.dtype)) {
-      case 1: return go(tag<uint8_t>{});
-      case 2: return go(tag<uint16_t>{});
-      case 4: return go(tag<uint32_t>{});
-      default: return go(tag<uint64_t>{});
-    }
+    require_dtype(out, x.dtype, name, "the output");
+    check(out, op);
+    dispatch_accumulator(x.dtype, [&](auto kind) {
+      using A = typename decltype(kind)::type;
+      A number = convert<A>(scalar);
+      if (out.dtype == DG_U8) number = A(uint8_t(int64_t(number)));
+      if (out.dtype == DG_I32) number = A(int32_t(int64_t(number)));
+      if (out.dtype == DG_BOOL) number = A(number != A(0));
+      const Tensor constant = constant_like<A>(x, &number);
+      if (reversed) return run<A>(out, constant, x, BinaryOp(op), kernels[op].of<A>(), 1);
+      Map2<A, A> f = kernels[op].of<A>();
+      if constexpr (std::is_floating_point_v<A>)
+        if (BinaryOp(op) == BinaryOp::pow && known_power<A>(scalar)) f = known_power<A>(scalar);
+      run<A>(out, x, constant, BinaryOp(op), f, 1);
+    });
   });
 }

@@ -4,48 +4,85 @@
 #include <array>
 #include <utility>
 
-#include "elementwise.h"
+#include "map.h"
 
 namespace dg {
 namespace {
 
+constexpr bool tests(UnaryOp op) { return op >= UnaryOp::isnan; }
+constexpr bool takes_integers(UnaryOp op) {
+  return tests(op) || op == UnaryOp::neg || op == UnaryOp::abs || op == UnaryOp::sign || op == UnaryOp::square ||
+         (op >= UnaryOp::ceil && op <= UnaryOp::bitwise_not);
+}
+constexpr bool takes_floats(UnaryOp op) { return op != UnaryOp::bitwise_not; }
+
+// Sine, cosine and tangent of float: arguments past kPeriodicLimit, which nearly never occur, go to the C library.
 template <UnaryOp op>
-void run(const Tensor& out, const Tensor& x) {
-  const char* const name = "unary";
-  if constexpr (op >= UnaryOp::isnan) {
-    require_dtype(out, DG_BOOL, name, "the result of a test");
-    dispatch_all(x.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      map1<bool, T>(out, x, [](T v) { return unary_test<op, compute_t<T>>(v); });
-    });
-  } else {
-    require_dtype(out, x.dtype, name, "the output");
-    auto go = [&](auto in) {
-      using T = typename decltype(in)::type;
-      map1<T, T>(out, x, [](T v) { return T(unary_value<op, compute_t<T>>(v)); });
-    };
-    if constexpr (op == UnaryOp::neg || op == UnaryOp::abs || op == UnaryOp::sign || op == UnaryOp::square ||
-                  (op >= UnaryOp::ceil && op <= UnaryOp::trunc)) {
-      dispatch_numbers(x.dtype, name, go);
-    } else if constexpr (op == UnaryOp::bitwise_not) {
-      switch (x.dtype) {
-        case DG_I32: return go(tag<int32_t>{});
-        case DG_I64: return go(tag<int64_t>{});
-        case DG_U8: return go(tag<uint8_t>{});
-        default: fail(DG_DTYPE, "bitwiseNot: takes an integer dtype, got %s", dtype_name(x.dtype));
-      }
-    } else {
-      dispatch_floats(x.dtype, name, go);
-    }
+void periodic_block(float* out, const float* x, int64_t count) {
+  float largest = 0;
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < count; i++) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
+  if (largest < kPeriodicLimit) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) out[i] = unary_value<op, float>(x[i]);
+    return;
+  }
+  for (int64_t i = 0; i < count; i++) {
+    const float v = x[i];
+    out[i] = std::fabs(v) < kPeriodicLimit ? unary_value<op, float>(v) : float(unary_value<op, double>(double(v)));
   }
 }
 
-using Kernel = void (*)(const Tensor&, const Tensor&);
+template <UnaryOp op, class R, class A>
+void apply(R* out, const A* x, int64_t count, const Parameters&) {
+  if constexpr (tests(op)) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) out[i] = unary_test<op, A>(x[i]);
+  } else if constexpr (std::is_same_v<A, float> && periodic(op)) {
+    periodic_block<op>(out, x, count);
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) out[i] = unary_value<op, A>(x[i]);
+  }
+}
+
+struct Kernel {
+  Map1<float, float> f32 = nullptr;
+  Map1<double, double> f64 = nullptr;
+  Map1<int64_t, int64_t> i64 = nullptr;
+  Map1<bool, float> test32 = nullptr;
+  Map1<bool, double> test64 = nullptr;
+  Map1<bool, int64_t> test_i64 = nullptr;
+};
+
+template <UnaryOp op>
+constexpr Kernel kernel_of() {
+  Kernel k;
+  if constexpr (tests(op)) {
+    k.test32 = apply<op, bool, float>;
+    k.test64 = apply<op, bool, double>;
+    k.test_i64 = apply<op, bool, int64_t>;
+  } else {
+    if constexpr (takes_floats(op)) {
+      k.f32 = apply<op, float, float>;
+      k.f64 = apply<op, double, double>;
+    }
+    if constexpr (takes_integers(op)) k.i64 = apply<op, int64_t, int64_t>;
+  }
+  return k;
+}
 template <unsigned... op>
 constexpr auto kernels_of(std::integer_sequence<unsigned, op...>) {
-  return std::array<Kernel, sizeof...(op)>{run<UnaryOp(op)>...};
+  return std::array<Kernel, sizeof...(op)>{kernel_of<UnaryOp(op)>()...};
 }
 constexpr auto kernels = kernels_of(std::make_integer_sequence<unsigned, unsigned(UnaryOp::count)>{});
+
+template <class R, class A>
+void run(const Tensor& out, const Tensor& x, Map1<R, A> f) {
+  const char* const name = "unary";
+  if (!f) fail(DG_DTYPE, "%s: this function does not take %s", name, dtype_name(x.dtype));
+  map_blocks<R, A>(out, x, f, {}, writer_of<R>(out, name), reader_of<A>(x, name));
+}
 
 }  // namespace
 }  // namespace dg
@@ -54,9 +91,19 @@ using namespace dg;
 
 int32_t dg_unary(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t op) {
   return guard([&] {
-    if (op >= kernels.size()) fail(DG_RANGE, "unary: op code %u does not exist", op);
-    const Tensor out = tensor_at(t, out_slot, "unary", Access::write), x = tensor_at(t, x_slot, "unary");
-    require_same_sizes(out, x, "unary");
-    kernels[op](out, x);
+    const char* const name = "unary";
+    if (op >= kernels.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
+    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
+    require_same_sizes(out, x, name);
+    const Kernel& kernel = kernels[op];
+    const bool test = tests(UnaryOp(op));
+    require_dtype(out, test ? uint32_t(DG_BOOL) : x.dtype, name, test ? "the result of a test" : "the output");
+    if (x.dtype == DG_BOOL && !test) fail(DG_DTYPE, "%s: takes a numeric dtype, got bool", name);
+    dispatch_accumulator(x.dtype, [&](auto kind) {
+      using A = typename decltype(kind)::type;
+      if constexpr (std::is_same_v<A, float>) test ? run(out, x, kernel.test32) : run(out, x, kernel.f32);
+      else if constexpr (std::is_same_v<A, double>) test ? run(out, x, kernel.test64) : run(out, x, kernel.f64);
+      else test ? run(out, x, kernel.test_i64) : run(out, x, kernel.i64);
+    });
   });
 }
