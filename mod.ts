@@ -154,6 +154,37 @@ export {
   type Pooled,
   type PoolSize,
 } from "./ops/mod.ts";
+  argwhere,
+  gather,
+  index,
+  indexAdd,
+  indexAdd_,
+  indexCopy,
+  indexCopy_,
+  indexFill,
+  indexFill_,
+  type IndexItem,
+  indexPut,
+  indexPut_,
+  indexSelect,
+  maskedFill,
+  maskedFill_,
+  maskedScatter,
+  maskedSelect,
+  nonzero,
+  oneHot,
+  put,
+  scatter,
+  scatter_,
+  scatterAdd,
+  scatterAdd_,
+  scatterReduce,
+  type ScatterReduction,
+  take,
+  takeAlongDim,
+} from "./ops/mod.ts";
+export { cartesianProd, diag, diagEmbed, flip, meshgrid, roll, rot90, tril, triu } from "./ops/mod.ts";
+export { embedding, embeddingBag, type EmbeddingBagOptions, type EmbeddingOptions } from "./ops/mod.ts";
 export { channelsLast, clone, contiguous, to } from "./ops/mod.ts";
 export {
   all,

@@ -33,6 +33,9 @@ export const BinaryOp = codes([
 /** Codes of `dg_compare` and `dg_compare_scalar`. */
 export const CompareOp = codes(["eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor"]);
 
+/** Codes of `dg_scatter`; the first two are those of `dg_index_put`. */
+export const ScatterOp = codes(["assign", "sum", "prod", "amax", "amin"]);
+
 /** Codes of `dg_reduce`. */
 // deno-fmt-ignore
 export const ReduceOp = codes([

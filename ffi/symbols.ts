@@ -247,6 +247,88 @@ export const symbols = {
   // ---- sort
 
   // ---- indexing
+  dg_gather: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "u32", // index
+      "u32", // axis
+    ],
+    result: "i32",
+  },
+  dg_scatter: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // index
+      "u32", // src
+      "f64", // value
+      "u32", // axis
+      "u32", // op
+      "u32", // include_self
+    ],
+    result: "i32",
+  },
+  dg_index_get: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "u32", // first
+      "u32", // axes
+      "u32", // wrap
+    ],
+    result: "i32",
+  },
+  dg_index_put: {
+    parameters: [
+      "pointer", // t
+      "u32", // x
+      "u32", // src
+      "f64", // value
+      "u32", // first
+      "u32", // axes
+      "u32", // wrap
+      "u32", // op
+    ],
+    result: "i32",
+  },
+  dg_count_nonzero: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+    ],
+    result: "i32",
+  },
+  dg_nonzero: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+    ],
+    result: "i32",
+  },
+  dg_flip: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "u32", // axes
+    ],
+    result: "i32",
+  },
+  dg_triangle: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "f64", // diagonal
+      "u32", // upper
+    ],
+    result: "i32",
+  },
 
   // ---- random
 

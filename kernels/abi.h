@@ -98,7 +98,21 @@ DG_EXPORT int32_t dg_scan(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t
 
 /* ---- sort */
 
-/* ---- indexing */
+/* ---- indexing. Indices are int32 or int64; one outside its axis is DG_RANGE. A scatter checks all of them before it writes.
+   gather: out[.., i, ..] = x[.., index[.., i, ..], ..] along `axis`; scatter is its opposite, in place, from src or (src DG_NONE) from value;
+   op is a ScatterOp; include_self 0 leaves the old values of written-to elements out of a reduction.
+   index_get, index_put: rows of x named by as many indices of one shape (slots first, first + 1, ..) into its first axes as `axes` has bits;
+   the bits name the axes in errors. out / src: the indices' sizes, then the other sizes of x. wrap: negative indices count from the end.
+   nonzero: row-major coordinates of the true elements [n, rank], n from count_nonzero. flip: axes whose bit is set.
+   triangle: keeps the columns j of row i with j - i >= diagonal (upper) or <= diagonal (lower), 0 elsewhere. */
+DG_EXPORT int32_t dg_gather(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t index, uint32_t axis);
+DG_EXPORT int32_t dg_scatter(const dg_tensor* t, uint32_t out, uint32_t index, uint32_t src, double value, uint32_t axis, uint32_t op, uint32_t include_self);
+DG_EXPORT int32_t dg_index_get(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t first, uint32_t axes, uint32_t wrap);
+DG_EXPORT int32_t dg_index_put(const dg_tensor* t, uint32_t x, uint32_t src, double value, uint32_t first, uint32_t axes, uint32_t wrap, uint32_t op);
+DG_EXPORT int32_t dg_count_nonzero(const dg_tensor* t, uint32_t out, uint32_t x);
+DG_EXPORT int32_t dg_nonzero(const dg_tensor* t, uint32_t out, uint32_t x);
+DG_EXPORT int32_t dg_flip(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t axes);
+DG_EXPORT int32_t dg_triangle(const dg_tensor* t, uint32_t out, uint32_t x, double diagonal, uint32_t upper);
 
 /* ---- random */
 

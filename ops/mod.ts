@@ -8,9 +8,13 @@ import * as self from "./mod.ts";
 
 export { backward, detach, grad, registerHook, retainGrad } from "../autograd/functional.ts";
 export * from "./activation.ts";
+export * from "./arrange.ts";
 export * from "./binary.ts";
 export * from "./copy.ts";
 export * from "./creation.ts";
+export * from "./embedding.ts";
+export * from "./index_rows.ts";
+export * from "./indexing.ts";
 export * from "./inplace.ts";
 export * from "./pooling.ts";
 export * from "./read.ts";

@@ -784,7 +784,119 @@ export class Tensor implements Disposable {
 
   // ---- sorting: ops/sort.ts
 
-  // ---- indexing: ops/indexing.ts
+  // ---- indexing: ops/indexing.ts, ops/index_rows.ts, ops/arrange.ts
+  /** Elements picked along an axis: `y[i][j] = x[i][index[i][j]]` for `dim = 1`. */ gather(dim: number, index: Tensor): Tensor {
+    return ops.gather(this, dim, index);
+  }
+  /** A copy with elements overwritten along an axis. */ scatter(dim: number, index: Tensor, source: Tensor | number): Tensor {
+    return ops.scatter(this, dim, index, source);
+  }
+  /** {@linkcode Tensor.scatter} in place. */ scatter_(dim: number, index: Tensor, source: Tensor | number): this {
+    return ops.scatter_(this, dim, index, source);
+  }
+  /** A copy with numbers added along an axis. */ scatterAdd(dim: number, index: Tensor, source: Tensor): Tensor {
+    return ops.scatterAdd(this, dim, index, source);
+  }
+  /** {@linkcode Tensor.scatterAdd} in place. */ scatterAdd_(dim: number, index: Tensor, source: Tensor): this {
+    return ops.scatterAdd_(this, dim, index, source);
+  }
+  /** A copy with elements joined with those of `source` along an axis. */
+  scatterReduce(
+    dim: number,
+    index: Tensor,
+    source: Tensor,
+    reduce: "sum" | "prod" | "mean" | "amax" | "amin",
+    options?: { includeSelf?: boolean },
+  ): Tensor {
+    return ops.scatterReduce(this, dim, index, source, reduce, options);
+  }
+  /** Whole positions of an axis, in the order of `index`. */ indexSelect(dim: number, index: Tensor): Tensor {
+    return ops.indexSelect(this, dim, index);
+  }
+  /** A copy with `alpha * source` added to positions of an axis. */
+  indexAdd(dim: number, index: Tensor, source: Tensor, options?: { alpha?: number }): Tensor {
+    return ops.indexAdd(this, dim, index, source, options);
+  }
+  /** {@linkcode Tensor.indexAdd} in place. */ indexAdd_(dim: number, index: Tensor, source: Tensor, options?: { alpha?: number }): this {
+    return ops.indexAdd_(this, dim, index, source, options);
+  }
+  /** A copy with positions of an axis overwritten. */ indexCopy(dim: number, index: Tensor, source: Tensor): Tensor {
+    return ops.indexCopy(this, dim, index, source);
+  }
+  /** {@linkcode Tensor.indexCopy} in place. */ indexCopy_(dim: number, index: Tensor, source: Tensor): this {
+    return ops.indexCopy_(this, dim, index, source);
+  }
+  /** A copy with positions of an axis set to a value. */ indexFill(dim: number, index: Tensor, value: Tensor | number): Tensor {
+    return ops.indexFill(this, dim, index, value);
+  }
+  /** {@linkcode Tensor.indexFill} in place. */ indexFill_(dim: number, index: Tensor, value: Tensor | number): this {
+    return ops.indexFill_(this, dim, index, value);
+  }
+  /** PyTorch's `x[a, :, b]`, written `x.index([a, null, b])`: numbers, index tensors, masks, `null` for a whole axis, `"..."`. */
+  index(items: readonly (number | Tensor | null | "...")[]): Tensor {
+    return ops.index(this, items);
+  }
+  /** A copy with values at the places that {@linkcode Tensor.index} would read. */
+  indexPut(items: readonly (number | Tensor | null | "...")[], values: Tensor | number, options?: { accumulate?: boolean }): Tensor {
+    return ops.indexPut(this, items, values, options);
+  }
+  /** {@linkcode Tensor.indexPut} in place. */
+  indexPut_(items: readonly (number | Tensor | null | "...")[], values: Tensor | number, options?: { accumulate?: boolean }): this {
+    return ops.indexPut_(this, items, values, options);
+  }
+  /** Elements of the flattened tensor. */ take(index: Tensor): Tensor {
+    return ops.take(this, index);
+  }
+  /** A copy with elements of the flattened tensor overwritten. */
+  put(index: Tensor, source: Tensor, options?: { accumulate?: boolean }): Tensor {
+    return ops.put(this, index, source, options);
+  }
+  /** {@linkcode Tensor.gather} with the index broadcast in the other axes. */ takeAlongDim(
+    index: Tensor,
+    dim: number | null = null,
+  ): Tensor {
+    return ops.takeAlongDim(this, index, dim);
+  }
+  /** The elements where `mask` is true, as one axis. */ maskedSelect(mask: Tensor): Tensor {
+    return ops.maskedSelect(this, mask);
+  }
+  /** A copy with `value` where `mask` is true. */ maskedFill(mask: Tensor, value: Tensor | number): Tensor {
+    return ops.maskedFill(this, mask, value);
+  }
+  /** {@linkcode Tensor.maskedFill} in place. */ maskedFill_(mask: Tensor, value: Tensor | number): this {
+    return ops.maskedFill_(this, mask, value);
+  }
+  /** A copy with elements of `source`, one after the other, where `mask` is true. */ maskedScatter(mask: Tensor, source: Tensor): Tensor {
+    return ops.maskedScatter(this, mask, source);
+  }
+  /** Positions of the elements that are not 0, `[n, rank]`, int64. */ nonzero(): Tensor {
+    return ops.nonzero(this);
+  }
+  /** The same as {@linkcode Tensor.nonzero}. */ argwhere(): Tensor {
+    return ops.argwhere(this);
+  }
+  /** Axes reversed (a copy). */ flip(dims: number | readonly number[]): Tensor {
+    return ops.flip(this, dims);
+  }
+  /** Elements moved along axes, coming back at the start. */
+  roll(shifts: number | readonly number[], dims: number | readonly number[] | null = null): Tensor {
+    return ops.roll(this, shifts, dims);
+  }
+  /** Turned by `k` quarter turns in the plane of two axes. */ rot90(k = 1, dims: readonly [number, number] = [0, 1]): Tensor {
+    return ops.rot90(this, k, dims);
+  }
+  /** Matrices with 0 above a diagonal. */ tril(diagonal = 0): Tensor {
+    return ops.tril(this, diagonal);
+  }
+  /** Matrices with 0 below a diagonal. */ triu(diagonal = 0): Tensor {
+    return ops.triu(this, diagonal);
+  }
+  /** A vector on the diagonal of a new matrix, or a copy of the diagonal of a matrix. */ diag(offset = 0): Tensor {
+    return ops.diag(this, offset);
+  }
+  /** The last axis spread over the diagonal of two new axes. */ diagEmbed(offset = 0, dim1 = -2, dim2 = -1): Tensor {
+    return ops.diagEmbed(this, offset, dim1, dim2);
+  }
 
   // ---- random: ops/random.ts
 

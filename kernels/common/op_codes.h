@@ -26,4 +26,6 @@ enum class ReduceOp : unsigned { sum, mean, prod, amax, amin, any, all, count_no
 
 enum class ScanOp : unsigned { cumsum, cumprod, count };
 
+enum class ScatterOp : unsigned { assign, sum, prod, amax, amin, count };
+
 }  // namespace dg

@@ -1,0 +1,245 @@
+// Writing through indices, in place. Every index is checked before the first write. Where an element is written to more than once the order is that of
+// the index, on any number of threads: work is shared by destination, never by index.
+#include "../common/scatter.h"
+
+#include <limits>
+
+#include "indexing.h"
+
+namespace dg {
+namespace {
+
+// Checks the index and, where it is not int64 or lies in memory that is about to be written to, copies it.
+class CheckedIndex {
+ public:
+  CheckedIndex(const Tensor& index, const Tensor& out, int axis) : view(index) {
+    limit_work(index.numel);
+    const bool copy = index.dtype != DG_I64 || overlaps(index, out);
+    const Tensor order = row_major(index);
+    const Loop<2> loop({&order, &index});
+    const int64_t step = loop.strides[1][loop.rank - 1], size = out.sizes[axis];
+    if (copy) scratch_.emplace(std::max<int64_t>(8, index.numel * 8));
+    int64_t* const to = copy ? scratch_->as<int64_t>() : nullptr;
+    BadIndex bad;
+    dispatch_index(index, [&](auto kind) {
+      using I = typename decltype(kind)::type;
+      parallel_for(loop.numel, kGrain, [&](int64_t begin, int64_t end) {
+        loop.rows(begin, end, [&](const int64_t* offset, int64_t count) {
+          const I* const from = index.data<I>() + offset[1];
+          for (int64_t i = 0; i < count; i++) {
+            const int64_t at = from[i * step];
+            if (uint64_t(at) >= uint64_t(size)) bad.note(offset[0] + i, at);
+            if (to) to[offset[0] + i] = at;
+          }
+        });
+      });
+    });
+    bad.check(size, axis, false);
+    if (!copy) return;
+    view = row_major(index);
+    view.dtype = DG_I64;
+    view.storage_data = reinterpret_cast<char*>(to);
+  }
+  Tensor view;
+
+ private:
+  std::optional<Scratch> scratch_;
+};
+
+// out[..., index[..., a, ...], ...] = f(old, src[..., a, ...]) for a in order along `axis`; lanes are the positions of the other axes.
+template <class T, class F>
+void scatter_lanes(const Tensor& out, const Tensor& index, const Tensor& src, int axis, F f) {
+  Tensor lanes[3] = {out, index, src};
+  for (Tensor& lane : lanes) {
+    std::copy(index.sizes, index.sizes + index.rank, lane.sizes);
+    lane.sizes[axis] = 1;
+    lane.numel = index.sizes[axis] ? index.numel / index.sizes[axis] : 0;
+  }
+  const Loop<3> loop({&lanes[1], &lanes[0], &lanes[2]});
+  const int last = loop.rank - 1;
+  const int64_t li = loop.strides[0][last], lo = loop.strides[1][last], ls = loop.strides[2][last];
+  const int64_t length = index.sizes[axis], ai = index.strides[axis], ao = out.strides[axis], as = src.strides[axis];
+  T* const po = out.data<T>();
+  const int64_t* const pi = index.data<int64_t>();
+  const T* const ps = src.data<T>();
+  // Destinations [low, high) along the axis, for lanes [begin, end).
+  auto run = [&](int64_t begin, int64_t end, int64_t low, int64_t high) {
+    loop.rows(begin, end, [&](const int64_t* offset, int64_t count) {
+      auto step = [&](int64_t a, int64_t lane) {
+        const int64_t at = pi[offset[0] + lane * li + a * ai];
+        if (at < low || at >= high) return;
+        T& to = po[offset[1] + lane * lo + at * ao];
+        to = f(to, ps[offset[2] + lane * ls + a * as]);
+      };
+      if (ai < li || count == 1) {
+        for (int64_t lane = 0; lane < count; lane++)
+          for (int64_t a = 0; a < length; a++) step(a, lane);
+      } else {
+        for (int64_t a = 0; a < length; a++)
+          for (int64_t lane = 0; lane < count; lane++) step(a, lane);
+      }
+    });
+  };
+  const int64_t size = out.sizes[axis], grain = std::clamp<int64_t>(kGrain / std::max<int64_t>(length, 1), 1, 4096);
+  const int64_t parts = std::min<int64_t>(thread_count(), size);
+  if (loop.numel <= grain && length > 4 * kGrain && parts > 1)
+    parallel_for(parts, 1, [&](int64_t p, int64_t) { run(0, loop.numel, size * p / parts, size * (p + 1) / parts); });
+  else parallel_for(loop.numel, grain, [&](int64_t begin, int64_t end) { run(begin, end, 0, size); });
+}
+
+template <class T, class F>
+void write_rows(const Tensor& x, const Tensor& src, const Rows& rows, F f) {
+  const int lead = rows.shape.rank;
+  const Tensor x_row = trailing_axes(x, rows.count), src_row = trailing_axes(src, lead);
+  const Loop<2> row({&x_row, &src_row});
+  const int64_t length = row.numel, n = rows.size();
+  if (n == 0 || length == 0) return;
+  const Positions sources(leading_axes(src, lead));
+  const int64_t sx = row.strides[0][row.rank - 1], ss = row.strides[1][row.rank - 1];
+  const bool unit = sx == 1 && ss == 1;
+  T* const px = x.data<T>();
+  const T* const ps = src.data<T>();
+  auto write = [&](int64_t b, int64_t begin, int64_t end) {
+    T* const o = px + rows.offsets()[b];
+    const T* const a = ps + sources.offsets()[b];
+    if (length == 1) {
+      *o = f(*o, *a);
+      return;
+    }
+    row.rows(begin, end, [&](const int64_t* offset, int64_t count) {
+      T* const to = o + offset[0];
+      const T* const from = a + offset[1];
+      if (unit) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) to[i] = f(to[i], from[i]);
+      } else {
+        for (int64_t i = 0; i < count; i++) to[i * sx] = f(to[i * sx], from[i * ss]);
+      }
+    });
+  };
+  const int64_t piece = 4096, pieces = (length + piece - 1) / piece, parts = thread_count();
+  if (n * length < kGrain || parts == 1) {
+    for (int64_t b = 0; b < n; b++) write(b, 0, length);
+  } else if (pieces >= 2) {  // long rows: by pieces of the row
+    parallel_for(pieces, 1, [&](int64_t p, int64_t) {
+      for (int64_t b = 0; b < n; b++) write(b, p * piece, std::min(length, (p + 1) * piece));
+    });
+  } else {  // each row has one owner
+    parallel_for(parts, 1, [&](int64_t p, int64_t) {
+      for (int64_t b = 0; b < n; b++) {
+        const uint64_t hash = uint64_t(rows.offsets()[b]) * 0x9e3779b97f4a7c15u >> 32;
+        if (int64_t(hash % uint64_t(parts)) == p) write(b, 0, length);
+      }
+    });
+  }
+}
+
+// One element that stands for a whole source.
+struct Constant {
+  Constant(const Tensor& sizes, uint32_t dtype, double value) : tensor(sizes) {
+    dispatch_all(dtype, "scatter", [&](auto kind) {
+      const auto v = convert<typename decltype(kind)::type>(value);
+      std::memcpy(bytes, &v, sizeof v);
+    });
+    finish(dtype);
+  }
+  Constant(const Tensor& sizes, uint32_t dtype, ScatterOp op) : tensor(sizes) {
+    dispatch_numbers(dtype, "scatter", [&](auto kind) {
+      const auto v = scatter_identity<typename decltype(kind)::type>(op);
+      std::memcpy(bytes, &v, sizeof v);
+    });
+    finish(dtype);
+  }
+  Constant(const Constant&) = delete;
+  Tensor tensor;
+
+ private:
+  void finish(uint32_t dtype) {
+    tensor.dtype = dtype;
+    tensor.storage_data = bytes;
+    tensor.offset = 0;
+    std::fill(tensor.strides, tensor.strides + DG_MAX_RANK, 0);
+  }
+  alignas(8) char bytes[8];
+};
+
+void scatter(const Tensor& out, const Tensor& index, const Tensor& src, int axis, ScatterOp op) {
+  if (op == ScatterOp::assign) {
+    return dispatch_width(out.dtype, [&](auto kind) {
+      using T = typename decltype(kind)::type;
+      scatter_lanes<T>(out, index, src, axis, [](T, T v) { return v; });
+    });
+  }
+  dispatch_numbers(out.dtype, "scatter", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    auto go = [&]<ScatterOp which>() { scatter_lanes<T>(out, index, src, axis, [](T old, T v) { return scatter_value<which, T>(old, v); }); };
+    switch (op) {
+      case ScatterOp::sum: return go.template operator()<ScatterOp::sum>();
+      case ScatterOp::prod: return go.template operator()<ScatterOp::prod>();
+      case ScatterOp::amax: return go.template operator()<ScatterOp::amax>();
+      default: return go.template operator()<ScatterOp::amin>();
+    }
+  });
+}
+
+}  // namespace
+}  // namespace dg
+
+using namespace dg;
+
+int32_t dg_scatter(const dg_tensor* t, uint32_t out_slot, uint32_t index_slot, uint32_t src_slot, double value, uint32_t axis, uint32_t op,
+                   uint32_t include_self) {
+  return guard([&] {
+    const char* const name = "scatter";
+    const Tensor out = tensor_at(t, out_slot, name, Access::write), index = tensor_at(t, index_slot, name);
+    if (op >= uint32_t(ScatterOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
+    require_index(index, name);
+    if (out.rank != index.rank || axis >= uint32_t(out.rank)) fail(DG_SHAPE, "%s: ranks %d and %d, axis %u", name, out.rank, index.rank, axis);
+    std::optional<Constant> constant;
+    if (!present(src_slot)) constant.emplace(index, out.dtype, value);
+    const Tensor src = constant ? constant->tensor : tensor_at(t, src_slot, name);
+    require_dtype(src, out.dtype, name, "the source");
+    if (src.rank != index.rank) fail(DG_SHAPE, "%s: the source has rank %d, the index %d", name, src.rank, index.rank);
+    for (int i = 0; i < out.rank; i++)
+      if (index.sizes[i] > src.sizes[i] || (uint32_t(i) != axis && index.sizes[i] > out.sizes[i]))
+        fail(DG_SHAPE, "%s: index %s exceeds the source %s or the output %s", name, shape_text(index).c_str(), shape_text(src).c_str(),
+             shape_text(out).c_str());
+    if (index.numel == 0) return;
+    const CheckedIndex checked(index, out, int(axis));
+    if (!include_self && op != uint32_t(ScatterOp::assign)) {
+      const Constant identity(index, out.dtype, ScatterOp(op));
+      scatter(out, checked.view, identity.tensor, int(axis), ScatterOp::assign);
+    }
+    scatter(out, checked.view, src, int(axis), ScatterOp(op));
+  });
+}
+
+int32_t dg_index_put(const dg_tensor* t, uint32_t x_slot, uint32_t src_slot, double value, uint32_t first, uint32_t axes, uint32_t wrap, uint32_t op) {
+  return guard([&] {
+    const char* const name = "index_put";
+    const Tensor x = tensor_at(t, x_slot, name, Access::write);
+    if (op > uint32_t(ScatterOp::sum)) fail(DG_RANGE, "%s: op code %u is neither assign nor sum", name, op);
+    const Rows rows(t, first, axes, x, wrap != 0, name);
+    std::optional<Constant> constant;
+    if (!present(src_slot)) {
+      Tensor sizes = rows.shape;
+      if (sizes.rank + x.rank - rows.count > DG_MAX_RANK) fail(DG_SHAPE, "%s: the rows have too many axes", name);
+      sizes.rank += x.rank - rows.count;
+      for (int i = rows.count; i < x.rank; i++) sizes.sizes[rows.shape.rank + i - rows.count] = x.sizes[i];
+      constant.emplace(sizes, x.dtype, value);
+    }
+    const Tensor src = constant ? constant->tensor : tensor_at(t, src_slot, name);
+    require_dtype(src, x.dtype, name, "the source");
+    require_row_sizes(src, x, rows, name);
+    if (op == uint32_t(ScatterOp::assign)) {
+      return dispatch_width(x.dtype, [&](auto kind) {
+        using T = typename decltype(kind)::type;
+        write_rows<T>(x, src, rows, [](T, T v) { return v; });
+      });
+    }
+    dispatch_numbers(x.dtype, name, [&](auto kind) {
+      using T = typename decltype(kind)::type;
+      write_rows<T>(x, src, rows, [](T old, T v) { return scatter_value<ScatterOp::sum, T>(old, v); });
+    });
+  });
+}
