@@ -255,7 +255,8 @@ function reduceGradients(
   }
   if (reduce === "amax" || reduce === "amin") {
     const fromX = to(eq(x, value), x.dtype), fromSource = to(eq(source, pick(value)), x.dtype);
-    const share = div(grad, scatterAdd(self ? fromX : zeros(x.shape, { dtype: x.dtype, device: x.device }), axis, index, fromSource));
+    // Where x takes no part its own tie does not count; where the index names nothing, x is the value.
+    const share = div(grad, scatterAdd(self ? fromX : scatter(fromX, axis, index, 0), axis, index, fromSource));
     return [mul(fromX, share), where(fromSource.bool(), pick(share), 0)];
   }
   // Without zeros the product of the others is product / element; a lone zero gets the product taken without it.

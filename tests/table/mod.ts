@@ -1,13 +1,17 @@
 /** Every row, by family. A family's recorded values are in `tests/fixtures/ops/<family>.json`. */
 import type { Row } from "../op_table.ts";
 import { activation } from "./activation.ts";
+import { arrange } from "./arrange.ts";
 import { binary } from "./binary.ts";
+import { indexing } from "./indexing.ts";
 import { unary } from "./unary.ts";
 import { view } from "./view.ts";
 
 export const families: Readonly<Record<string, readonly Row[]>> = {
   activation,
+  arrange,
   binary,
+  indexing,
   unary,
   view,
 };
