@@ -154,6 +154,7 @@ export {
   type Pooled,
   type PoolSize,
 } from "./ops/mod.ts";
+export {
   argwhere,
   gather,
   index,
