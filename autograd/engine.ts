@@ -59,12 +59,17 @@ class Pass {
   run(roots: readonly Tensor[], grads: readonly Tensor[]): void {
     const nodes = this.#reachable(roots);
     const useful = this.#useful(nodes);
-    roots.forEach((root, i) => this.#deliver(this.#edge(root), grads[i].alias()));
-    for (let i = nodes.length - 1; i >= 0; i--) {
-      const node = nodes[i], slots = this.#slots.get(node);
-      this.#slots.delete(node);
-      if (slots !== undefined) this.#visit(node, slots, useful);
-      if (!this.#options.retainGraph) node.release();
+    try {
+      roots.forEach((root, i) => this.#deliver(this.#edge(root), grads[i].alias()));
+      for (let i = nodes.length - 1; i >= 0; i--) {
+        const node = nodes[i], slots = this.#slots.get(node);
+        if (slots !== undefined) this.#visit(node, slots, useful);
+        this.#slots.delete(node);
+        if (!this.#options.retainGraph) node.release();
+      }
+    } finally {
+      // Only after an error is anything left.
+      for (const slots of this.#slots.values()) for (const grad of slots) grad?.dispose();
     }
   }
 
@@ -118,18 +123,21 @@ class Pass {
     );
     const scope = new RuleScope(this.#outer.scope);
     const inside: Context = { ...this.#outer, grad: this.#options.createGraph, scope };
-    withContextSync(inside, () => {
-      const grads: Gradients = node.apply(slots, needs, this.#options.createGraph);
-      if (this.#outer.anomaly) this.#checkNaN(node, grads);
-      node.edges.forEach((edge, i) => {
-        const grad = grads[i] ?? null;
-        if (edge === null || grad === null || !needs[i]) return;
-        const fitted = this.#fit(grad, edge, node);
-        // The engine takes over what the rule made; of anything else it makes a handle of its own.
-        this.#deliver(edge, scope.made.delete(fitted) ? fitted : this.#own(fitted, scope));
+    try {
+      withContextSync(inside, () => {
+        const grads: Gradients = node.apply(slots, needs, this.#options.createGraph);
+        if (this.#outer.anomaly) this.#checkNaN(node, grads);
+        node.edges.forEach((edge, i) => {
+          const grad = grads[i] ?? null;
+          if (edge === null || grad === null || !needs[i]) return;
+          const fitted = this.#fit(grad, edge, node);
+          // The engine takes over what the rule made; of anything else it makes a handle of its own.
+          this.#deliver(edge, scope.made.delete(fitted) ? fitted : this.#own(fitted, scope));
+        });
       });
-    });
-    for (const temporary of scope.made) temporary.dispose();
+    } finally {
+      for (const temporary of scope.made) temporary.dispose();
+    }
   }
 
   #own(x: Tensor, scope: RuleScope): Tensor {
