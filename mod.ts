@@ -215,6 +215,31 @@ export {
   type VarianceOptions,
   varMean,
 } from "./ops/mod.ts";
+export {
+  alphaDropout,
+  bernoulli,
+  defaultGenerator,
+  dropout,
+  dropout1d,
+  dropout2d,
+  dropout3d,
+  type DropoutOptions,
+  featureAlphaDropout,
+  Generator,
+  type GeneratorState,
+  manualSeed,
+  multinomial,
+  normal,
+  rand,
+  randint,
+  randLike,
+  randn,
+  randnLike,
+  type RandomOptions,
+  randperm,
+  type StreamPart,
+} from "./ops/mod.ts";
+export { batchNorm, type BatchNormOptions } from "./ops/mod.ts";
 export { type DataArray, equal } from "./ops/mod.ts";
 
 // Differentiation

@@ -44,3 +44,6 @@ export const ReduceOp = codes([
 
 /** Codes of `dg_scan`. */
 export const ScanOp = codes(["cumsum", "cumprod"]);
+
+/** Codes of `dg_random`. */
+export const RandomOp = codes(["uniform", "normal", "integers", "bernoulli", "exponential", "truncated_normal", "bits", "permutation"]);

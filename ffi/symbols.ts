@@ -331,6 +331,48 @@ export const symbols = {
   },
 
   // ---- random
+  dg_random: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // op
+      "u32", // seed_low
+      "u32", // seed_high
+      "u32", // offset_low
+      "u32", // offset_high
+      "f64", // a
+      "f64", // b
+      "f64", // c
+      "f64", // d
+    ],
+    result: "i32",
+  },
+  dg_dropout: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "f64", // p
+      "u32", // seed_low
+      "u32", // seed_high
+      "u32", // offset_low
+      "u32", // offset_high
+    ],
+    result: "i32",
+  },
+  dg_multinomial: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // weights
+      "u32", // replacement
+      "u32", // seed_low
+      "u32", // seed_high
+      "u32", // offset_low
+      "u32", // offset_high
+    ],
+    result: "i32",
+  },
 
   // ---- matmul
 
@@ -460,6 +502,77 @@ export const symbols = {
   },
 
   // ---- normalization
+  dg_batch_norm_stats: {
+    parameters: [
+      "pointer", // t
+      "u32", // mean
+      "u32", // var
+      "u32", // x
+    ],
+    result: "i32",
+  },
+  dg_batch_norm_update: {
+    parameters: [
+      "pointer", // t
+      "u32", // invstd
+      "u32", // mean
+      "u32", // var
+      "u32", // running_mean
+      "u32", // running_var
+      "f64", // count
+      "f64", // momentum
+      "f64", // eps
+    ],
+    result: "i32",
+  },
+  dg_batch_norm_apply: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // mean
+      "u32", // invstd
+      "u32", // weight
+      "u32", // bias
+      "u32", // residual
+      "u32", // relu
+    ],
+    result: "i32",
+  },
+  dg_batch_norm_reduce: {
+    parameters: [
+      "pointer", // t
+      "u32", // sum_dy
+      "u32", // sum_dy_xhat
+      "u32", // masked
+      "u32", // dy
+      "u32", // x
+      "u32", // y
+      "u32", // mean
+      "u32", // invstd
+      "u32", // weight
+      "u32", // bias
+      "u32", // relu
+    ],
+    result: "i32",
+  },
+  dg_batch_norm_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dy
+      "u32", // x
+      "u32", // mean
+      "u32", // invstd
+      "u32", // weight
+      "u32", // bias
+      "u32", // sum_dy
+      "u32", // sum_dy_xhat
+      "f64", // count
+      "u32", // relu
+    ],
+    result: "i32",
+  },
 
   // ---- interpolate
 

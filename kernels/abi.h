@@ -114,7 +114,17 @@ DG_EXPORT int32_t dg_nonzero(const dg_tensor* t, uint32_t out, uint32_t x);
 DG_EXPORT int32_t dg_flip(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t axes);
 DG_EXPORT int32_t dg_triangle(const dg_tensor* t, uint32_t out, uint32_t x, double diagonal, uint32_t upper);
 
-/* ---- random */
+/* ---- random: Philox4x32-10 with key `seed` from counter `offset` on; results do not depend on threads. op is a RandomOp; out is contiguous.
+   uniform [a, b); normal of mean a, deviation b; integers [a, b); bernoulli of probability a; exponential of rate a; truncated_normal of mean a,
+   deviation b in [c, d]; bits: the words (a, b: upper counter words); permutation of 0 .. n - 1. 32-bit floats and bits use 4 elements a counter,
+   the others 2. dropout: y = x / (1 - p) with probability 1 - p, else 0, element i counted in the memory order of y. multinomial: out [rows, draws]
+   int64 category numbers, weights [rows, categories] float64. */
+DG_EXPORT int32_t dg_random(const dg_tensor* t, uint32_t out, uint32_t op, uint32_t seed_low, uint32_t seed_high, uint32_t offset_low,
+                            uint32_t offset_high, double a, double b, double c, double d);
+DG_EXPORT int32_t dg_dropout(const dg_tensor* t, uint32_t y, uint32_t x, double p, uint32_t seed_low, uint32_t seed_high, uint32_t offset_low,
+                             uint32_t offset_high);
+DG_EXPORT int32_t dg_multinomial(const dg_tensor* t, uint32_t out, uint32_t weights, uint32_t replacement, uint32_t seed_low, uint32_t seed_high,
+                                 uint32_t offset_low, uint32_t offset_high);
 
 /* ---- matmul */
 
@@ -141,7 +151,20 @@ DG_EXPORT int32_t dg_avg_pool_backward(const dg_tensor* t, uint32_t dx, uint32_t
 DG_EXPORT int32_t dg_unpool_scatter(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t indices, uint32_t accumulate);
 DG_EXPORT int32_t dg_unpool_gather(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t indices);
 
-/* ---- normalization */
+/* ---- normalization: kernels/cpu/batch_norm.cpp. x, y, dy [N, C, ...] all contiguous or all channels-last; per-channel tensors [C] float32
+   (float64 for float64). stats: mean and biased variance. update: invstd = 1 / sqrt(var + eps) and, where given, running = (1 - momentum) running
+   + momentum (mean, var count / (count - 1)). apply: y = (x - mean) invstd weight + bias (+ residual), then relu if relu != 0. reduce: sums of dy
+   and dy xhat, dy masked by the relu (sign of y where given, else computed again) and written to `masked` where given. backward: dx from these
+   sums over `count` values a channel; without sums the statistics do not depend on x. */
+DG_EXPORT int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean, uint32_t var, uint32_t x);
+DG_EXPORT int32_t dg_batch_norm_update(const dg_tensor* t, uint32_t invstd, uint32_t mean, uint32_t var, uint32_t running_mean,
+                                       uint32_t running_var, double count, double momentum, double eps);
+DG_EXPORT int32_t dg_batch_norm_apply(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t mean, uint32_t invstd, uint32_t weight, uint32_t bias,
+                                      uint32_t residual, uint32_t relu);
+DG_EXPORT int32_t dg_batch_norm_reduce(const dg_tensor* t, uint32_t sum_dy, uint32_t sum_dy_xhat, uint32_t masked, uint32_t dy, uint32_t x,
+                                       uint32_t y, uint32_t mean, uint32_t invstd, uint32_t weight, uint32_t bias, uint32_t relu);
+DG_EXPORT int32_t dg_batch_norm_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t x, uint32_t mean, uint32_t invstd, uint32_t weight,
+                                         uint32_t bias, uint32_t sum_dy, uint32_t sum_dy_xhat, double count, uint32_t relu);
 
 /* ---- interpolate */
 

@@ -899,6 +899,29 @@ export class Tensor implements Disposable {
   }
 
   // ---- random: ops/random.ts
+  /** Overwrites with numbers uniform in `[low, high)`. */ uniform_(low = 0, high = 1, options?: { generator?: Ops.Generator }): this {
+    return ops.uniform_(this, low, high, options);
+  }
+  /** Overwrites with normal numbers. */ normal_(mean = 0, std = 1, options?: { generator?: Ops.Generator }): this {
+    return ops.normal_(this, mean, std, options);
+  }
+  /** Overwrites with 1 with probability `p`, else 0. */ bernoulli_(p = 0.5, options?: { generator?: Ops.Generator }): this {
+    return ops.bernoulli_(this, p, options);
+  }
+  /** Overwrites with exponential numbers of a rate. */ exponential_(rate = 1, options?: { generator?: Ops.Generator }): this {
+    return ops.exponential_(this, rate, options);
+  }
+  /** Overwrites with whole numbers from `low` to `high` (excluded). */
+  random_(low: number, high: number, options?: { generator?: Ops.Generator }): this {
+    return ops.random_(this, low, high, options);
+  }
+  /** Draws category numbers in proportion to weights. */
+  multinomial(draws: number, options?: { replacement?: boolean; generator?: Ops.Generator }): Tensor {
+    return ops.multinomial(this, draws, options);
+  }
+  /** 1 with the probability that each element says, else 0. */ bernoulli(options?: { generator?: Ops.Generator }): Tensor {
+    return ops.bernoulli(this, options);
+  }
 
   // ---- matrix products: ops/matmul.ts
 }

@@ -28,4 +28,6 @@ enum class ScanOp : unsigned { cumsum, cumprod, count };
 
 enum class ScatterOp : unsigned { assign, sum, prod, amax, amin, count };
 
+enum class RandomOp : unsigned { uniform, normal, integers, bernoulli, exponential, truncated_normal, bits, permutation, count };
+
 }  // namespace dg

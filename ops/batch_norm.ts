@@ -1,0 +1,360 @@
+/**
+ * Batch normalisation.
+ *
+ * Forward and derivative are fused native passes over channels-last or row-major memory; when backward itself is recorded
+ * (`createGraph`), the same derivative is composed of differentiable operations, which is also the kernels' oracle in the tests.
+ *
+ * @module
+ */
+import { record } from "../autograd/tape.ts";
+import { DTypeError, ShapeError } from "../ffi/errors.ts";
+import { context } from "../tensor/context.ts";
+import type { DType } from "../tensor/dtype.ts";
+import { channelsLastStrides, contiguousStrides, isChannelsLast, type Shape, textOf } from "../tensor/shape.ts";
+import { scope } from "../tensor/scope.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import { copyInto } from "./copy.ts";
+import { checkFloat, checkTensor, emptyTensor, native } from "./native.ts";
+import { sum } from "./reduction.ts";
+import { reshape } from "./view.ts";
+
+/** What {@linkcode batchNorm} takes besides input and running statistics. */
+export interface BatchNormOptions {
+  /** Factor of each channel, shape `[C]`. Default: 1. */
+  weight?: Tensor | null;
+  /** Summand of each channel, shape `[C]`. Default: 0. */
+  bias?: Tensor | null;
+  /** Normalise with the statistics of the batch and update the running ones. Default `false`. */
+  training?: boolean;
+  /** Share of the batch in the new running statistics. Default `0.1`. */
+  momentum?: number;
+  /** Added to the variance. Default `1e-5`. */
+  eps?: number;
+  /** Applied to the result in the same pass. Default: none. */
+  activation?: "relu" | null;
+  /** Added before the activation in the same pass; shape of the input. Default: none. */
+  residual?: Tensor | null;
+}
+
+/** The dtype that statistics and parameters of an input are computed in. */
+export function statisticsDType(x: Tensor): DType {
+  return x.dtype === "float64" ? "float64" : "float32";
+}
+
+/** A per-channel tensor in the dtype and order that the kernels take; `x` itself where it is so already. */
+function perChannel(x: Tensor | null, dtype: DType): Tensor | null {
+  if (x === null || (x.dtype === dtype && x.isContiguous())) return x;
+  return copyInto(emptyTensor(x.shape, dtype, x.device), x);
+}
+
+/** Checks a tensor with one value per channel. */
+export function checkPerChannel(v: unknown, x: Tensor, channels: number, op: string, what: string): Tensor | null {
+  if (v === null || v === undefined) return null;
+  checkTensor(v, op, what, x);
+  checkFloat(v, op);
+  if (v.rank !== 1 || v.shape[0] !== channels) {
+    throw new ShapeError(`${op}: ${what} must have shape [${channels}], one value per channel of ${textOf(x.shape)}, got ${textOf(v.shape)}`);
+  }
+  return v;
+}
+
+/** The strides in which a batch norm of `x` runs: those of `x` if channels-last or row-major, else row-major. */
+export function normStrides(x: Tensor): Shape {
+  return isChannelsLast(x.shape, x.strides) ? channelsLastStrides(x.shape) : contiguousStrides(x.shape);
+}
+
+/** `x` in that memory order, copied if it has to be. */
+export function ordered(x: Tensor, strides: Shape): Tensor {
+  const fits = x.shape.every((size, i) => size === 1 || x.strides[i] === strides[i]);
+  return fits ? x : copyInto(emptyTensor(x.shape, x.dtype, x.device, strides), x);
+}
+
+/** Statistics that a batch is normalised with. */
+interface Statistics {
+  readonly mean: Tensor;
+  readonly invstd: Tensor;
+}
+
+function batchStatistics(x: Tensor, runningMean: Tensor | null, runningVar: Tensor | null, momentum: number, eps: number): Statistics {
+  const channels = x.shape[1], dtype = statisticsDType(x), count = x.numel() / channels;
+  const [mean, variance, invstd] = [0, 1, 2].map(() => emptyTensor([channels], dtype, x.device));
+  native(x.device, (lib, f) => lib.dg_batch_norm_stats(f.pointer, f.put(mean), f.put(variance), f.put(x)));
+  const means = perChannel(runningMean, dtype), variances = perChannel(runningVar, dtype);
+  native(
+    x.device,
+    (lib, f) =>
+      lib.dg_batch_norm_update(
+        f.pointer,
+        f.put(invstd),
+        f.put(mean),
+        f.put(variance),
+        f.put(means),
+        f.put(variances),
+        count,
+        momentum,
+        eps,
+      ),
+  );
+  variance.dispose();
+  for (const [buffer, updated] of [[runningMean, means], [runningVar, variances]]) {
+    if (buffer === null) continue;
+    if (buffer !== updated) {
+      copyInto(buffer, updated!);
+      updated!.dispose();
+    }
+    buffer.storage.version++;
+  }
+  return { mean, invstd };
+}
+
+function runningStatistics(x: Tensor, runningMean: Tensor, runningVar: Tensor, eps: number): Statistics {
+  const dtype = statisticsDType(x);
+  // Copies: a later batch in training mode changes the buffers before backward of this one may run.
+  const mean = copyInto(emptyTensor(runningMean.shape, dtype, x.device), runningMean);
+  const variance = perChannel(runningVar, dtype)!, invstd = emptyTensor(mean.shape, dtype, x.device);
+  native(
+    x.device,
+    (lib, f) => lib.dg_batch_norm_update(f.pointer, f.put(invstd), f.put(null), f.put(variance), f.put(null), f.put(null), 2, 0, eps),
+  );
+  if (variance !== runningVar) variance.dispose();
+  return { mean, invstd };
+}
+
+/**
+ * Batch normalisation (Ioffe and Szegedy 2015) of each channel over the batch and all positions.
+ *
+ * `y = (x - mean) / sqrt(var + eps) * weight + bias`, then `+ residual` and the activation where given.
+ *
+ * With `training`, or without running statistics, mean and (biased) variance are those of the batch. With `training`, running statistics
+ * that are given are then changed in place, under `noGrad`, too: `(1 - momentum) * running + momentum * batch`, with the unbiased
+ * variance. Else mean and variance are the running ones.
+ *
+ * Shapes: `N` batch, `C` channels, any number of axes of positions.
+ *
+ * @param x Shape `[N, C, ...]`, 2 to 8 axes, any float dtype, any strides; channels-last and row-major ones are not copied.
+ * @param runningMean Shape `[C]`, or `null`.
+ * @param runningVar Shape `[C]`, or `null`.
+ * @param options.weight Shape `[C]`. Default: 1.
+ * @param options.bias Shape `[C]`. Default: 0.
+ * @param options.training Default `false`.
+ * @param options.momentum Default `0.1`.
+ * @param options.eps Default `1e-5`.
+ * @param options.activation `"relu"` or none (default).
+ * @param options.residual Shape of `x`. Default: none.
+ * @returns Shape, dtype and memory order of `x`.
+ * @throws {ShapeError} If a shape does not fit, or there is only one value per channel when training.
+ *
+ * Derivative: of `x`, `weight`, `bias` and `residual`; through the statistics where they are those of the batch. That of relu at 0 is 0.
+ *
+ * @example A batch of two
+ * ```ts
+ * import { batchNorm, tensor, zeros, ones } from "@dinograd/dinograd";
+ * import { assertAlmostEquals } from "@std/assert";
+ * const mean = zeros([1]), variance = ones([1]);
+ * const y = batchNorm(tensor([[1], [3]]), mean, variance, { training: true });
+ * assertAlmostEquals(y.select(0, 1).item(), 1, 1e-4);
+ * assertAlmostEquals(mean.item(), 0.2, 1e-6);
+ * assertAlmostEquals(variance.item(), 0.9 + 0.1 * 2, 1e-6); // unbiased
+ * ```
+ */
+export function batchNorm(x: Tensor, runningMean: Tensor | null, runningVar: Tensor | null, options?: BatchNormOptions): Tensor {
+  const { training = false, momentum = 0.1, eps = 1e-5, activation = null } = options ?? {};
+  const name = "batchNorm";
+  checkTensor(x, name, "the input");
+  checkFloat(x, name);
+  if (x.rank < 2) throw new ShapeError(`${name}: takes an input [N, C, ...] of at least 2 axes, got ${textOf(x.shape)}`);
+  const channels = x.shape[1];
+  const means = checkPerChannel(runningMean, x, channels, name, "runningMean");
+  const variances = checkPerChannel(runningVar, x, channels, name, "runningVar");
+  const weight = checkPerChannel(options?.weight, x, channels, name, "weight");
+  const bias = checkPerChannel(options?.bias, x, channels, name, "bias");
+  if ((means === null) !== (variances === null)) throw new TypeError(`${name}: runningMean and runningVar must be given together`);
+  if (typeof momentum !== "number" || Number.isNaN(momentum)) throw new RangeError(`${name}: momentum must be a number, got ${momentum}`);
+  if (!(eps >= 0)) throw new RangeError(`${name}: eps must be >= 0, got ${eps}`);
+  if (activation !== null && activation !== "relu") throw new RangeError(`${name}: activation must be "relu" or null, got ${activation}`);
+  const residual = options?.residual ?? null;
+  if (residual !== null) checkResidual(residual, x, name);
+  const fromBatch = training || means === null;
+  if (fromBatch && x.numel() > 0 && x.numel() === channels) {
+    throw new ShapeError(`${name}: expected more than 1 value per channel when training, got input size ${textOf(x.shape)}`);
+  }
+  if (x.numel() === 0) return emptyBatch(x, weight, bias, residual);
+
+  const strides = normStrides(x), input = ordered(x, strides);
+  const { mean, invstd } = fromBatch
+    ? batchStatistics(input, training ? means : null, training ? variances : null, momentum, eps)
+    : runningStatistics(x, means!, variances!, eps);
+  const relu = activation === "relu";
+  const y = normalise(input, mean, invstd, weight, bias, residual, relu, strides);
+  const inputs = [x, weight, bias, residual];
+  // The output is needed only where the relu's mask cannot be computed again from the input.
+  const saved = [x, mean, invstd, ...(weight ? [weight] : []), ...(bias ? [bias] : []), ...(relu && residual ? [y] : [])];
+  record(name, inputs, y, saved, (grad, kept, needs) => {
+    let at = 3;
+    const state: State = {
+      x: kept[0],
+      mean: kept[1],
+      invstd: kept[2],
+      weight: weight ? kept[at++] : null,
+      bias: bias ? kept[at++] : null,
+      y: relu && residual ? kept[at++] : null,
+      relu,
+      residual: residual !== null,
+      fromBatch,
+      eps,
+    };
+    return context().grad ? composedGradients(grad, state) : fusedGradients(grad, state, needs);
+  });
+  if (input !== x) input.dispose();
+  mean.dispose();
+  invstd.dispose();
+  return y;
+}
+
+function checkResidual(residual: unknown, x: Tensor, name: string): asserts residual is Tensor {
+  checkTensor(residual, name, "residual", x);
+  if (residual.rank !== x.rank || residual.shape.some((size, i) => size !== x.shape[i])) {
+    throw new ShapeError(`${name}: residual must have the input's shape ${textOf(x.shape)}, got ${textOf(residual.shape)}`);
+  }
+  if (residual.dtype !== x.dtype) throw new DTypeError(`${name}: residual must have the input's dtype ${x.dtype}, got ${residual.dtype}`);
+}
+
+/** No values: nothing to normalise, gradients of 0 for what the channels share. */
+function emptyBatch(x: Tensor, weight: Tensor | null, bias: Tensor | null, residual: Tensor | null): Tensor {
+  const y = emptyTensor(x.shape, x.dtype, x.device);
+  return record("batchNorm", [x, weight, bias, residual], y, [], (grad) => {
+    const none = () => sum(grad.transpose(0, 1).reshape([x.shape[1], 0]), 1);
+    return [grad, weight ? none() : null, bias ? none() : null, residual ? grad : null];
+  });
+}
+
+function normalise(
+  x: Tensor,
+  mean: Tensor,
+  invstd: Tensor,
+  weight: Tensor | null,
+  bias: Tensor | null,
+  residual: Tensor | null,
+  relu: boolean,
+  strides: Shape,
+): Tensor {
+  const y = emptyTensor(x.shape, x.dtype, x.device, strides);
+  const [w, b] = [perChannel(weight, mean.dtype), perChannel(bias, mean.dtype)], r = residual && ordered(residual, strides);
+  native(x.device, (lib, f) =>
+    lib.dg_batch_norm_apply(
+      f.pointer,
+      f.put(y),
+      f.put(x),
+      f.put(mean),
+      f.put(invstd),
+      f.put(w),
+      f.put(b),
+      f.put(r),
+      relu ? 1 : 0,
+    ));
+  if (w !== weight) w!.dispose();
+  if (b !== bias) b!.dispose();
+  if (r !== residual) r!.dispose();
+  return y;
+}
+
+/** What backward has to work with. */
+interface State {
+  readonly x: Tensor;
+  readonly mean: Tensor;
+  readonly invstd: Tensor;
+  readonly weight: Tensor | null;
+  readonly bias: Tensor | null;
+  readonly y: Tensor | null;
+  readonly relu: boolean;
+  readonly residual: boolean;
+  readonly fromBatch: boolean;
+  readonly eps: number;
+}
+
+function fusedGradients(grad: Tensor, state: State, needs: readonly boolean[]): (Tensor | null)[] {
+  const { mean, invstd, relu, fromBatch } = state, strides = normStrides(state.x);
+  const x = ordered(state.x, strides), dy = ordered(grad, strides), { device } = x;
+  const weight = perChannel(state.weight, mean.dtype), bias = perChannel(state.bias, mean.dtype);
+  // With a residual its gradient is the masked dy; without one the mask is computed again in each pass.
+  const masked = relu && state.residual ? emptyTensor(x.shape, x.dtype, device, strides) : null;
+  const [total, correlation] = [0, 1].map(() => emptyTensor(mean.shape, mean.dtype, device));
+  native(device, (lib, f) =>
+    lib.dg_batch_norm_reduce(
+      f.pointer,
+      f.put(total),
+      f.put(correlation),
+      f.put(masked),
+      f.put(dy),
+      f.put(x),
+      f.put(state.y),
+      f.put(mean),
+      f.put(invstd),
+      f.put(weight),
+      f.put(bias),
+      relu ? 1 : 0,
+    ));
+  let dx: Tensor | null = null;
+  if (needs[0]) {
+    dx = emptyTensor(x.shape, x.dtype, device, strides);
+    native(device, (lib, f) =>
+      lib.dg_batch_norm_backward(
+        f.pointer,
+        f.put(dx),
+        f.put(masked ?? dy),
+        f.put(x),
+        f.put(mean),
+        f.put(invstd),
+        f.put(weight),
+        f.put(bias),
+        f.put(fromBatch ? total : null),
+        f.put(fromBatch ? correlation : null),
+        x.numel() / x.shape[1],
+        relu && masked === null ? 1 : 0,
+      ));
+  }
+  return [dx, correlation, total, masked ?? grad];
+}
+
+/** The same of differentiable operations. */
+function composedGradients(grad: Tensor, state: State): (Tensor | null)[] {
+  const { x, weight, bias, fromBatch } = state, channels = x.shape[1];
+  const spread = (v: Tensor) => reshape(v, x.shape.map((_, i) => i === 1 ? channels : 1)).to(x.dtype);
+  const axes = x.shape.map((_, i) => i).filter((i) => i !== 1), count = x.numel() / channels;
+  const mean = (v: Tensor) => sum(v, axes, { keepdim: true }).mul(1 / count);
+  const centred = x.sub(fromBatch ? mean(x) : spread(state.mean));
+  const invstd = fromBatch ? mean(centred.mul(centred)).add(state.eps).rsqrt() : spread(state.invstd);
+  const xhat = centred.mul(invstd), slope = weight ? invstd.mul(spread(weight)) : invstd;
+  let dy = grad;
+  if (state.relu) {
+    const scaled = weight ? xhat.mul(spread(weight)) : xhat;
+    const y = state.y ?? (bias ? scaled.add(spread(bias)) : scaled);
+    dy = grad.mul(y.detach().gt(0).to(grad.dtype));
+  }
+  const product = dy.mul(xhat);
+  const dx = fromBatch ? slope.mul(dy.sub(mean(dy)).sub(xhat.mul(mean(product)))) : slope.mul(dy);
+  return [dx, weight && sum(product, axes), bias && sum(dy, axes), state.residual ? dy : null];
+}
+
+/** {@linkcode batchNorm} of differentiable operations only: the oracle of the fused kernels. Leaves running statistics as they are. */
+export function composedBatchNorm(
+  x: Tensor,
+  runningMean: Tensor | null,
+  runningVar: Tensor | null,
+  options?: BatchNormOptions,
+): Tensor {
+  const { weight, bias, training = false, eps = 1e-5, residual, activation } = options ?? {};
+  const spread = (v: Tensor) => reshape(v, x.shape.map((_, i) => i === 1 ? x.shape[1] : 1));
+  const axes = x.shape.map((_, i) => i).filter((i) => i !== 1), count = x.numel() / x.shape[1];
+  const mean = (v: Tensor) => sum(v, axes, { keepdim: true }).mul(1 / count);
+  const fromBatch = training || runningMean === null;
+  return scope(() => {
+    const centred = x.sub(fromBatch ? mean(x) : spread(runningMean!));
+    const variance = fromBatch ? mean(centred.mul(centred)) : spread(runningVar!);
+    let y = centred.mul(variance.add(eps).rsqrt());
+    if (weight) y = y.mul(spread(weight));
+    if (bias) y = y.add(spread(bias));
+    if (residual) y = y.add(residual);
+    return activation === "relu" ? y.relu() : y;
+  });
+}
