@@ -573,7 +573,6 @@ export const symbols = {
     ],
     result: "i32",
   },
-
   // ---- interpolate
 
   // ---- loss

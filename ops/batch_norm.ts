@@ -53,7 +53,9 @@ export function checkPerChannel(v: unknown, x: Tensor, channels: number, op: str
   checkTensor(v, op, what, x);
   checkFloat(v, op);
   if (v.rank !== 1 || v.shape[0] !== channels) {
-    throw new ShapeError(`${op}: ${what} must have shape [${channels}], one value per channel of ${textOf(x.shape)}, got ${textOf(v.shape)}`);
+    throw new ShapeError(
+      `${op}: ${what} must have shape [${channels}], one value per channel of ${textOf(x.shape)}, got ${textOf(v.shape)}`,
+    );
   }
   return v;
 }

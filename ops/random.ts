@@ -157,7 +157,9 @@ function fillInPlace<T extends Tensor>(name: string, x: T, op: keyof typeof Rand
 
 function checkFinite(name: string, values: Record<string, number>): void {
   for (const [what, value] of Object.entries(values)) {
-    if (typeof value !== "number" || !Number.isFinite(value)) throw new RangeError(`${name}: ${what} must be a finite number, got ${value}`);
+    if (typeof value !== "number" || !Number.isFinite(value)) {
+      throw new RangeError(`${name}: ${what} must be a finite number, got ${value}`);
+    }
   }
 }
 
@@ -290,7 +292,9 @@ function like(name: string, x: Tensor, op: keyof typeof RandomOp, values: Parame
 export function multinomial(weights: Tensor, draws: number, options?: { replacement?: boolean; generator?: Generator }): Tensor {
   checkTensor(weights, "multinomial", "the weights");
   checkFloat(weights, "multinomial");
-  if (weights.rank !== 1 && weights.rank !== 2) throw new ShapeError(`multinomial: weights must be [K] or [N, K], got ${textOf(weights.shape)}`);
+  if (weights.rank !== 1 && weights.rank !== 2) {
+    throw new ShapeError(`multinomial: weights must be [K] or [N, K], got ${textOf(weights.shape)}`);
+  }
   if (!Number.isSafeInteger(draws) || draws < 1) throw new RangeError(`multinomial: draws must be a whole number >= 1, got ${draws}`);
   const replacement = options?.replacement ?? false, categories = weights.shape[weights.rank - 1];
   const rows = weights.rank === 2 ? weights.shape[0] : 1;
