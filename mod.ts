@@ -260,6 +260,46 @@ export type { GradHook, Node } from "./autograd/tape.ts";
 
 // Neural networks
 export * as nn from "./nn/mod.ts";
+// Data
+export {
+  ArrayDataset,
+  ConcatDataset,
+  type Dataset,
+  IterableDataset,
+  MapDataset,
+  randomSplit,
+  Subset,
+  TensorDataset,
+} from "./data/dataset.ts";
+export {
+  BatchSampler,
+  RandomSampler,
+  type RandomSamplerOptions,
+  Sampler,
+  SequentialSampler,
+  type Sized,
+  SubsetRandomSampler,
+  WeightedRandomSampler,
+} from "./data/sampler.ts";
+export { type Collated, defaultCollate } from "./data/collate.ts";
+export { DataLoader, type DataLoaderOptions, workerDataset } from "./data/loader.ts";
+export { WorkerError } from "./data/pool.ts";
+export { type WorkerInfo, workerInfo } from "./data/worker_info.ts";
+
+// Files
+export {
+  loadSafetensors,
+  type NamedTensors,
+  openSafetensors,
+  Safetensors,
+  type SafetensorsInfo,
+  type SafetensorsLoadOptions,
+  type SafetensorsSaveOptions,
+  saveSafetensors,
+  serializeSafetensors,
+} from "./io/safetensors.ts";
+export { readIdx } from "./io/idx.ts";
+export { decodePng, encodePng, type Picture } from "./io/png.ts";
 
 // Memory and threads
 export { keep, scope } from "./tensor/scope.ts";

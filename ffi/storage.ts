@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { Device } from "./device.ts";
+import { cpu, type Device } from "./device.ts";
 import { OutOfMemoryError } from "./errors.ts";
 import { check, errorOf, lastError, libraryOf } from "./library.ts";
 
@@ -41,6 +41,7 @@ export class Storage {
     const entry = id & 0xffffff;
     shapes[entry] = label;
     sizes[entry] = bytes;
+    ids[entry] = id;
     if (nursery.push(this) === 1) queueMicrotask(leaveNursery);
     else if (nursery.length > nurseryLimit) compactNursery();
   }
@@ -68,6 +69,7 @@ function forget(id: number, bytes: number, device: Device): void {
   liveCount--;
   liveBytes -= bytes;
   shapes[id & 0xffffff] = undefined;
+  ids[id & 0xffffff] = 0;
   libraryOf(device).dg_free(id);
 }
 
@@ -75,6 +77,13 @@ let liveCount = 0, liveBytes = 0;
 /** Shape of the tensor that a storage was made for and its size, by table entry: names the groups in out-of-memory errors. */
 const shapes: (readonly number[] | undefined)[] = [];
 const sizes: number[] = [];
+const ids: number[] = [];
+
+/** Frees all storages of this thread, for a worker that ends: its finalisers will not run. Its tensors cannot be used any more. */
+export function freeAll(): void {
+  for (const id of ids) if (id > 0) libraryOf(cpu).dg_free(id);
+  ids.length = 0;
+}
 
 // ---- the garbage collector's way
 
