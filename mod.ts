@@ -260,6 +260,7 @@ export type { GradHook, Node } from "./autograd/tape.ts";
 
 // Neural networks
 export * as nn from "./nn/mod.ts";
+
 // Data
 export {
   ArrayDataset,

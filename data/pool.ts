@@ -52,11 +52,13 @@ class PoolWorker {
   }
 
   ask(indices: readonly number[] | number, dropLast: boolean): Promise<{ value: unknown } | null> {
-    if (this.#failure !== null) return Promise.reject(this.#failure);
     const { promise, resolve, reject } = Promise.withResolvers<{ value: unknown } | null>();
     promise.catch(() => {}); // whoever awaits it hears of it; nobody does after a break
-    this.#waiting.push({ resolve, reject });
-    this.send({ kind: "batch", indices, dropLast });
+    if (this.#failure !== null) reject(this.#failure);
+    else {
+      this.#waiting.push({ resolve, reject });
+      this.send({ kind: "batch", indices, dropLast });
+    }
     return promise;
   }
 

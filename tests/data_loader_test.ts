@@ -71,14 +71,14 @@ Deno.test("DataLoader() takes a collate function", async () => {
 
 Deno.test("DataLoader() gathers the rows of tensors", async () => {
   const before = memory.stats().tensors;
-  const images = arange(48).view([6, 2, 2, 2]), last = images.channelsLast(), labels = arange(6);
+  const images = scope(() => arange(48).view([6, 2, 2, 2]).clone()), last = images.channelsLast(), labels = arange(6);
   const spread = scope(() => images.permute([3, 1, 2, 0]).contiguous().permute([3, 1, 2, 0]));
   for (const x of [images, last, spread]) {
     const indices: number[] = [];
     for await (const [image, label] of new DataLoader(new TensorDataset(x, labels), { batchSize: 4, shuffle: true, seed: 2 })) {
       const order = label.tolist() as number[];
       assertEquals(image.tolist(), order.map((i) => (images.tolist() as number[][])[i]));
-      assertEquals(image.channelsLast() === image, x === last);
+      assertEquals(scope(() => image.channelsLast() === image), x === last);
       indices.push(...order);
       image.dispose();
       label.dispose();
