@@ -256,7 +256,8 @@ export {
   retainGrad,
 } from "./autograd/functional.ts";
 export { gradcheck, type GradcheckOptions } from "./autograd/gradcheck.ts";
-export type { GradHook, Node } from "./autograd/tape.ts";
+export type { Edge, GradHook, Gradients, MultiRule, Node, OutputLike } from "./autograd/tape.ts";
+export type { Storage } from "./ffi/storage.ts";
 
 // Neural networks
 export * as nn from "./nn/mod.ts";

@@ -76,6 +76,7 @@ export class Node {
   #saved: Saved[] = [];
   readonly #rule: MultiRule;
 
+  /** Operations make nodes through {@linkcode record}. */
   constructor(name: string, edges: readonly (Edge | null)[], outputs: readonly OutputLike[], rule: MultiRule) {
     this.name = name;
     this.edges = edges;

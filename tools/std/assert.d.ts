@@ -13,17 +13,15 @@ export function assertLessOrEqual<T>(actual: T, expected: T, msg?: string): void
 export function assertMatch(actual: string, expected: RegExp, msg?: string): void;
 export function assertStringIncludes(actual: string, expected: string, msg?: string): void;
 export function assertInstanceOf<T>(actual: unknown, expected: abstract new (...args: never[]) => T, msg?: string): asserts actual is T;
-// deno-lint-ignore no-explicit-any
 export function assertThrows<E extends Error = Error>(
   fn: () => unknown,
-  errorClass?: new (...args: any[]) => E,
+  errorClass?: new (...args: never[]) => E,
   msgIncludes?: string,
   msg?: string,
 ): E;
-// deno-lint-ignore no-explicit-any
 export function assertRejects<E extends Error = Error>(
   fn: () => PromiseLike<unknown>,
-  errorClass?: new (...args: any[]) => E,
+  errorClass?: new (...args: never[]) => E,
   msgIncludes?: string,
   msg?: string,
 ): Promise<E>;

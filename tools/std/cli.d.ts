@@ -8,5 +8,4 @@ export interface ParseOptions {
   "--"?: boolean;
   unknown?: (arg: string, key?: string, value?: unknown) => unknown;
 }
-// deno-lint-ignore no-explicit-any
-export function parseArgs(args: readonly string[], options?: ParseOptions): { _: (string | number)[]; [name: string]: any };
+export function parseArgs(args: readonly string[], options?: ParseOptions): { _: (string | number)[]; [name: string]: unknown };
