@@ -500,7 +500,6 @@ export const symbols = {
     ],
     result: "i32",
   },
-
   // ---- normalization
   dg_batch_norm_stats: {
     parameters: [
