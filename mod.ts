@@ -240,6 +240,24 @@ export {
   type StreamPart,
 } from "./ops/mod.ts";
 export { batchNorm, type BatchNormOptions } from "./ops/mod.ts";
+export { logSoftmax, logsumexp, softmax } from "./ops/mod.ts";
+export {
+  binaryCrossEntropy,
+  type BinaryCrossEntropyOptions,
+  binaryCrossEntropyWithLogits,
+  crossEntropy,
+  type CrossEntropyOptions,
+  huberLoss,
+  klDiv,
+  l1Loss,
+  type LossReduction,
+  mseLoss,
+  nllLoss,
+  type NllLossOptions,
+  type Reducing,
+  smoothL1Loss,
+} from "./ops/mod.ts";
+export { addmm, type AddProductOptions, baddbmm, bmm, dot, einsum, linear, matmul, mm, mv, outer } from "./ops/mod.ts";
 export { type DataArray, equal } from "./ops/mod.ts";
 
 // Differentiation

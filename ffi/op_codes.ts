@@ -47,3 +47,6 @@ export const ScanOp = codes(["cumsum", "cumprod"]);
 
 /** Codes of `dg_random`. */
 export const RandomOp = codes(["uniform", "normal", "integers", "bernoulli", "exponential", "truncated_normal", "bits", "permutation"]);
+
+/** Codes of `dg_loss` and `dg_loss_backward`. */
+export const LossOp = codes(["mse", "l1", "smooth_l1", "huber", "bce_with_logits", "bce"]);

@@ -243,6 +243,27 @@ export const symbols = {
     result: "i32",
   },
   // ---- softmax
+  dg_softmax: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // axis
+      "u32", // log
+    ],
+    result: "i32",
+  },
+  dg_softmax_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dy
+      "u32", // y
+      "u32", // axis
+      "u32", // log
+    ],
+    result: "i32",
+  },
 
   // ---- sort
 
@@ -375,6 +396,16 @@ export const symbols = {
   },
 
   // ---- matmul
+  dg_matmul: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // a
+      "u32", // b
+      "u32", // bias
+    ],
+    result: "i32",
+  },
 
   // ---- convolution
 
@@ -575,7 +606,64 @@ export const symbols = {
   // ---- interpolate
 
   // ---- loss
-
+  dg_loss: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "u32", // target
+      "u32", // op
+      "f64", // parameter
+      "u32", // reduction
+    ],
+    result: "i32",
+  },
+  dg_loss_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dy
+      "u32", // x
+      "u32", // target
+      "u32", // op
+      "f64", // parameter
+      "f64", // scale
+    ],
+    result: "i32",
+  },
+  dg_cross_entropy: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // stats
+      "u32", // total
+      "u32", // x
+      "u32", // labels
+      "u32", // weight
+      "f64", // ignore
+      "f64", // smoothing
+      "u32", // reduction
+      "u32", // logits
+    ],
+    result: "i32",
+  },
+  dg_cross_entropy_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dy
+      "u32", // stats
+      "u32", // total
+      "u32", // x
+      "u32", // labels
+      "u32", // weight
+      "f64", // ignore
+      "f64", // smoothing
+      "u32", // reduction
+      "u32", // logits
+    ],
+    result: "i32",
+  },
   // ---- optimizer
 } as const satisfies Deno.ForeignLibraryInterface;
 

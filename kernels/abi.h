@@ -94,7 +94,9 @@ DG_EXPORT int32_t dg_extremum(const dg_tensor* t, uint32_t values, uint32_t indi
 /* out[i] = op over x[0..i] along an axis (x[i..] when reversed != 0); op is a ScanOp */
 DG_EXPORT int32_t dg_scan(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t axis, uint32_t op, uint32_t reversed);
 
-/* ---- softmax */
+/* ---- softmax along one axis: y = softmax(x), or its logarithm when log != 0; backward from y */
+DG_EXPORT int32_t dg_softmax(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t axis, uint32_t log);
+DG_EXPORT int32_t dg_softmax_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t y, uint32_t axis, uint32_t log);
 
 /* ---- sort */
 
@@ -126,7 +128,9 @@ DG_EXPORT int32_t dg_dropout(const dg_tensor* t, uint32_t y, uint32_t x, double 
 DG_EXPORT int32_t dg_multinomial(const dg_tensor* t, uint32_t out, uint32_t weights, uint32_t replacement, uint32_t seed_low, uint32_t seed_high,
                                  uint32_t offset_low, uint32_t offset_high);
 
-/* ---- matmul */
+/* ---- matmul: out = a @ b + bias on matrices or batches of them ([m, k] @ [k, n] or [s, m, k] @ [s, k, n]; a shared operand has stride 0);
+   bias has the sizes of out or is absent */
+DG_EXPORT int32_t dg_matmul(const dg_tensor* t, uint32_t out, uint32_t a, uint32_t b, uint32_t bias);
 
 /* ---- convolution */
 
@@ -168,7 +172,17 @@ DG_EXPORT int32_t dg_batch_norm_backward(const dg_tensor* t, uint32_t dx, uint32
 
 /* ---- interpolate */
 
-/* ---- loss */
+/* ---- loss: op is a LossOp; reduction 0: none, 1: mean, 2: sum; backward: dx = dy * f'(x, target) * scale, dy with the sizes of x.
+   cross_entropy: labels int64 [N, d...] under scores x [N, C, d...] (log-probabilities when logits == 0), weight [C] or absent; stats [2, numel(labels)]
+   and total [] (float32, float64 for float64 scores) are outputs that backward reads; dy has the sizes of labels */
+DG_EXPORT int32_t dg_loss(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t target, uint32_t op, double parameter, uint32_t reduction);
+DG_EXPORT int32_t dg_loss_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t x, uint32_t target, uint32_t op, double parameter,
+                                   double scale);
+DG_EXPORT int32_t dg_cross_entropy(const dg_tensor* t, uint32_t out, uint32_t stats, uint32_t total, uint32_t x, uint32_t labels, uint32_t weight,
+                                   double ignore, double smoothing, uint32_t reduction, uint32_t logits);
+DG_EXPORT int32_t dg_cross_entropy_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t stats, uint32_t total, uint32_t x,
+                                            uint32_t labels, uint32_t weight, double ignore, double smoothing, uint32_t reduction,
+                                            uint32_t logits);
 
 /* ---- optimizer */
 

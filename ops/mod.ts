@@ -13,15 +13,20 @@ export { batchNorm, type BatchNormOptions, composedBatchNorm } from "./batch_nor
 export * from "./binary.ts";
 export * from "./copy.ts";
 export * from "./creation.ts";
+export * from "./cross_entropy.ts";
+export * from "./einsum.ts";
 export * from "./embedding.ts";
 export * from "./index_rows.ts";
 export * from "./indexing.ts";
 export * from "./inplace.ts";
+export * from "./loss.ts";
+export * from "./matmul.ts";
 export * from "./pooling.ts";
 export * from "./random.ts";
 export * from "./read.ts";
 export * from "./reduction.ts";
 export * from "./scan.ts";
+export * from "./softmax.ts";
 export * from "./unary.ts";
 export * from "./view.ts";
 

@@ -5,12 +5,12 @@
  */
 import type { Device } from "../ffi/device.ts";
 import { DeviceError, DTypeError } from "../ffi/errors.ts";
-import { type Frame, frame } from "../ffi/frame.ts";
+import { type Frame, frame, type Operand } from "../ffi/frame.ts";
 import { check, libraryOf } from "../ffi/library.ts";
 import { allocate } from "../ffi/storage.ts";
 import type { KernelLibrary } from "../ffi/symbols.ts";
 import { bytesOf, type DType } from "../tensor/dtype.ts";
-import { contiguousStrides, numelOf, type Shape, textOf } from "../tensor/shape.ts";
+import { contiguousStrides, expandedStrides, numelOf, sameShape, type Shape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 
 /** A result whose elements the caller will write, row-major unless `strides` say otherwise (they must be dense). */
@@ -33,6 +33,13 @@ export function native(device: Device, body: (library: KernelLibrary, frame: Fra
   frame.begin();
   const status = body(library, frame);
   if (status !== 0) check(status, library);
+}
+
+/** What a native call sees of `x` expanded to `shape`: costs no tensor. */
+export function spread(x: Tensor, shape: Shape): Operand {
+  if (sameShape(x.shape, shape)) return x;
+  const strides = expandedStrides(x.shape, x.strides, shape);
+  return { storage: x.storage, shape, strides, offset: x.offset, dtypeCode: x.dtypeCode, disposed: x.disposed };
 }
 
 /** Refuses what is not a tensor (in JavaScript, or through `any`), is disposed, or lies on another device than `first`. */

@@ -781,6 +781,16 @@ export class Tensor implements Disposable {
   }
 
   // ---- softmax: ops/softmax.ts
+  /** `exp(x) / sum(exp(x))` along an axis, the last by default. */ softmax(dim = -1): Tensor {
+    return ops.softmax(this, dim);
+  }
+  /** Logarithm of {@linkcode Tensor.softmax}. */ logSoftmax(dim = -1): Tensor {
+    return ops.logSoftmax(this, dim);
+  }
+  /** `log(sum(exp(x)))` over axes, all by default. */
+  logsumexp(dim: number | readonly number[] | null = null, options?: { keepdim?: boolean }): Tensor {
+    return ops.logsumexp(this, dim, options);
+  }
 
   // ---- sorting: ops/sort.ts
 
@@ -924,4 +934,19 @@ export class Tensor implements Disposable {
   }
 
   // ---- matrix products: ops/matmul.ts
+  /** Matrix product; leading axes broadcast. */ matmul(other: Tensor): Tensor {
+    return ops.matmul(this, other);
+  }
+  /** Product of two matrices. */ mm(other: Tensor): Tensor {
+    return ops.mm(this, other);
+  }
+  /** Products of two batches of matrices. */ bmm(other: Tensor): Tensor {
+    return ops.bmm(this, other);
+  }
+  /** Matrix times vector. */ mv(vector: Tensor): Tensor {
+    return ops.mv(this, vector);
+  }
+  /** Dot product of two vectors. */ dot(other: Tensor): Tensor {
+    return ops.dot(this, other);
+  }
 }

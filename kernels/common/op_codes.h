@@ -30,4 +30,6 @@ enum class ScatterOp : unsigned { assign, sum, prod, amax, amin, count };
 
 enum class RandomOp : unsigned { uniform, normal, integers, bernoulli, exponential, truncated_normal, bits, permutation, count };
 
+enum class LossOp : unsigned { mse, l1, smooth_l1, huber, bce_with_logits, bce, count };
+
 }  // namespace dg

@@ -4,6 +4,9 @@ import { activation } from "./activation.ts";
 import { arrange } from "./arrange.ts";
 import { binary } from "./binary.ts";
 import { indexing } from "./indexing.ts";
+import { loss } from "./loss.ts";
+import { matmul } from "./matmul.ts";
+import { softmax } from "./softmax.ts";
 import { unary } from "./unary.ts";
 import { view } from "./view.ts";
 
@@ -12,6 +15,9 @@ export const families: Readonly<Record<string, readonly Row[]>> = {
   arrange,
   binary,
   indexing,
+  loss,
+  matmul,
+  softmax,
   unary,
   view,
 };

@@ -1,0 +1,236 @@
+// Cross entropy of class labels, fused with log-softmax. x [N, C, spatial...], labels int64 [N, spatial...]; a position is one label.
+// With lp = x - max - log(sum(exp(x - max))) along C (or lp = x when logits == 0), s the smoothing, w the weight [C] (default 1):
+//   loss = -(1 - s) w[label] lp[label] - s / C sum over c of w[c] lp[c]; 0 where label == ignore
+//   reduction 0: out [N, spatial...]; 1: sum of losses / sum of w[label] over what is not ignored (nan of nothing); 2: sum of losses
+// backward: dx = g (exp(lp) ((1 - s) w[label] + s / C sum(w)) - (1 - s) w[label] [c == label] - s / C w[c]), without the first term when
+// logits == 0; g is dy / total for a mean, else dy. Overwrites out, stats, total and dx.
+// stats [2, N, spatial...] receives max and log of the sum, total the sum of weights, both in the computing type (float, or double for f64).
+#include "../common/math.h"
+
+#include <atomic>
+
+#include "allocator.h"
+#include "elementwise.h"
+#include "row_sum.h"
+
+namespace dg {
+namespace {
+
+struct CrossEntropy {
+  const char* name;
+  Tensor x, labels, weight, stats, total;
+  bool weighted;
+  double smoothing;
+  int64_t ignore;
+  uint32_t reduction;
+  bool logits;
+  int64_t classes, positions;
+
+  CrossEntropy(const char* op, const dg_tensor* t, uint32_t x_slot, uint32_t labels_slot, uint32_t weight_slot, uint32_t stats_slot,
+               uint32_t total_slot, double s, double ignored, uint32_t kind, uint32_t is_logits, Access access)
+      : name(op), weighted(present(weight_slot)), smoothing(s), reduction(kind), logits(is_logits != 0) {
+    x = tensor_at(t, x_slot, name);
+    labels = tensor_at(t, labels_slot, name);
+    stats = tensor_at(t, stats_slot, name, access);
+    total = tensor_at(t, total_slot, name, access);
+    if (reduction > 2) fail(DG_RANGE, "%s: reduction %u does not exist", name, reduction);
+    if (!(smoothing >= 0 && smoothing <= 1)) fail(DG_RANGE, "%s: labelSmoothing must be 0 to 1, got %g", name, smoothing);
+    if (!(std::fabs(ignored) <= 9007199254740992.0)) fail(DG_RANGE, "%s: ignoreIndex must be a whole number, got %g", name, ignored);
+    ignore = int64_t(ignored);
+    if (x.rank < 2 || labels.rank != x.rank - 1) fail(DG_SHAPE, "%s: %s does not hold scores for labels %s", name, shape_text(x).c_str(), shape_text(labels).c_str());
+    bool fits = x.sizes[0] == labels.sizes[0];
+    for (int i = 2; i < x.rank; i++) fits &= x.sizes[i] == labels.sizes[i - 1];
+    if (!fits) fail(DG_SHAPE, "%s: %s does not hold scores for labels %s", name, shape_text(x).c_str(), shape_text(labels).c_str());
+    classes = x.sizes[1];
+    positions = labels.numel;
+    require_dtype(labels, DG_I64, name, "labels");
+    const uint32_t computed = x.dtype == DG_F64 ? DG_F64 : DG_F32;
+    require_dtype(stats, computed, name, "the statistics");
+    require_dtype(total, computed, name, "the total");
+    if (total.rank != 0) fail(DG_SHAPE, "%s: the total has no axes", name);
+    if (stats.rank != 2 || stats.sizes[0] != 2 || stats.sizes[1] != positions || (positions > 0 && !stats.contiguous()))
+      fail(DG_SHAPE, "%s: statistics must be [2, %lld] without gaps", name, static_cast<long long>(positions));
+    if (weighted) {
+      weight = tensor_at(t, weight_slot, name);
+      require_dtype(weight, x.dtype, name, "the weight");
+      if (weight.rank != 1 || weight.sizes[0] != classes)
+        fail(DG_SHAPE, "%s: the weight must have one element a class, [%lld], got %s", name, static_cast<long long>(classes), shape_text(weight).c_str());
+    }
+  }
+
+  // The geometry of x without its classes.
+  Tensor heads(const Tensor& of) const {
+    Tensor h = of;
+    h.rank = labels.rank;
+    h.numel = positions;
+    for (int i = 1; i < h.rank; i++) h.sizes[i] = of.sizes[i + 1], h.strides[i] = of.strides[i + 1];
+    return h;
+  }
+
+  // A row-major tensor over the positions, to number them.
+  Tensor numbers() const {
+    Tensor n = labels;
+    if (positions == 0) return n;
+    int64_t step = 1;
+    for (int i = n.rank - 1; i >= 0; i--) n.strides[i] = step, step *= n.sizes[i];
+    return n;
+  }
+
+  // Weights in the computing type and their sum, into `to`.
+  template <class T, class C>
+  C weights(C* to) const {
+    double sum = 0;
+    for (int64_t c = 0; c < classes; c++) {
+      to[c] = weighted ? C(weight.data<T>()[c * weight.strides[0]]) : C(1);
+      sum += double(to[c]);
+    }
+    return C(sum);
+  }
+};
+
+int64_t grain_for(int64_t classes) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(classes, 1)); }
+
+template <class T>
+void forward(const CrossEntropy& e, const Tensor& out) {
+  using C = compute_t<T>;
+  const int64_t n = e.classes, step = e.x.strides[1];
+  const int64_t grain = grain_for(n), chunks = (e.positions + grain - 1) / grain;
+  const Scratch space(int64_t(sizeof(double)) * 2 * std::max<int64_t>(chunks, 1) + int64_t(sizeof(C)) * (n + 1));
+  double* const sums = space.as<double>();
+  C* const w = reinterpret_cast<C*>(sums + 2 * std::max<int64_t>(chunks, 1));
+  e.weights<T, C>(w);
+  const Tensor head = e.heads(e.x), number = e.numbers();
+  Tensor target = out;
+  if (e.reduction != 0) target = e.labels;
+  const Loop<4> loop({&number, &head, &e.labels, &target});
+  const int last = loop.rank - 1;
+  std::atomic<int64_t> bad{INT64_MAX};  // first position whose label is outside
+  C* const stats = e.stats.data<C>();
+  const C keep = C(1 - e.smoothing), spread = C(e.smoothing / double(std::max<int64_t>(n, 1)));
+  parallel_for(loop.numel, grain, [&](int64_t begin, int64_t end) {
+    double sum = 0, total = 0;
+    loop.rows(begin, end, [&](const int64_t* offsets, int64_t count) {
+      for (int64_t i = 0; i < count; i++) {
+        const int64_t position = offsets[0] + i * loop.strides[0][last];
+        const T* x = e.x.data<T>() + offsets[1] + i * loop.strides[1][last];
+        const int64_t label = e.labels.data<int64_t>()[offsets[2] + i * loop.strides[2][last]];
+        C loss = 0, top = 0, shift = 0;
+        if (label != e.ignore) {
+          if (label < 0 || label >= n) {
+            for (int64_t known = bad.load(); position < known && !bad.compare_exchange_weak(known, position);) {}
+            continue;
+          }
+          if (e.logits) {
+            top = -std::numeric_limits<C>::infinity();
+            if (step == 1) {
+#pragma omp simd reduction(max : top)
+              for (int64_t c = 0; c < n; c++) top = C(x[c]) > top ? C(x[c]) : top;
+              shift = C(row_sum<C>(n, [=](int64_t c) { return exp_(C(x[c]) - top); }));
+            } else {
+              for (int64_t c = 0; c < n; c++) top = C(x[c * step]) > top ? C(x[c * step]) : top;
+              shift = C(row_sum<C>(n, [=](int64_t c) { return exp_(C(x[c * step]) - top); }));
+            }
+            shift = log_(shift);
+          }
+          loss = -keep * w[label] * ((C(x[label * step]) - top) - shift);
+          if (spread != 0) loss -= spread * C(row_sum<C>(n, [=](int64_t c) { return w[c] * ((C(x[c * step]) - top) - shift); }));
+          total += double(w[label]);
+          sum += double(loss);
+        }
+        stats[position] = top;
+        stats[e.positions + position] = shift;
+        if (e.reduction == 0) out.data<T>()[offsets[3] + i * loop.strides[3][last]] = T(loss);
+      }
+    });
+    sums[begin / grain * 2] = sum;
+    sums[begin / grain * 2 + 1] = total;
+  });
+  if (bad != INT64_MAX) {
+    int64_t rest = bad, offset = 0;
+    for (int i = e.labels.rank - 1; i >= 0; i--) offset += rest % e.labels.sizes[i] * e.labels.strides[i], rest /= e.labels.sizes[i];
+    fail(DG_RANGE, "%s: label %lld is outside 0 .. %lld: the input has %lld classes (and ignoreIndex is %lld)", e.name,
+         static_cast<long long>(e.labels.data<int64_t>()[offset]), static_cast<long long>(n - 1), static_cast<long long>(n),
+         static_cast<long long>(e.ignore));
+  }
+  double sum = 0, total = 0;
+  for (int64_t i = 0; i < chunks; i++) sum += sums[2 * i], total += sums[2 * i + 1];
+  *e.total.data<C>() = C(total);
+  if (e.reduction != 0) *out.data<T>() = T(C(e.reduction == 1 ? sum / total : sum));
+}
+
+template <class T>
+void backward(const CrossEntropy& e, const Tensor& dx, const Tensor& dy) {
+  using C = compute_t<T>;
+  const int64_t n = e.classes, sx = e.x.strides[1], so = dx.strides[1];
+  const Scratch space(int64_t(sizeof(C)) * (n + 1));
+  C* const w = space.as<C>();
+  const C weight_sum = e.weights<T, C>(w);
+  const Tensor to = e.heads(dx), from = e.heads(e.x), number = e.numbers();
+  const Loop<5> loop({&to, &from, &number, &e.labels, &dy});
+  const int last = loop.rank - 1;
+  const C* const stats = e.stats.data<C>();
+  const C keep = C(1 - e.smoothing), spread = C(e.smoothing / double(std::max<int64_t>(n, 1)));
+  const C scale = e.reduction == 1 ? C(1) / *e.total.data<C>() : C(1);
+  const bool unit = sx == 1 && so == 1;
+  parallel_for(loop.numel, grain_for(n), [&](int64_t begin, int64_t end) {
+    loop.rows(begin, end, [&](const int64_t* offsets, int64_t count) {
+      for (int64_t i = 0; i < count; i++) {
+        T* const o = dx.data<T>() + offsets[0] + i * loop.strides[0][last];
+        const T* const x = e.x.data<T>() + offsets[1] + i * loop.strides[1][last];
+        const int64_t position = offsets[2] + i * loop.strides[2][last];
+        const int64_t label = e.labels.data<int64_t>()[offsets[3] + i * loop.strides[3][last]];
+        const C g = C(dy.data<T>()[offsets[4] + i * loop.strides[4][last]]) * scale;
+        if (label == e.ignore || label < 0 || label >= n) {
+          for (int64_t c = 0; c < n; c++) o[c * so] = T(C(0));
+          continue;
+        }
+        const C top = stats[position], shift = stats[e.positions + position];
+        const C hit = keep * w[label], all = e.logits ? g * (hit + spread * weight_sum) : C(0), each = g * spread;
+        const C at_label = C(x[label * sx]);  // dx may be x
+        if (!e.logits) {
+          for (int64_t c = 0; c < n; c++) o[c * so] = T(-each * w[c]);
+        } else if (unit && each == 0) {
+#pragma omp simd
+          for (int64_t c = 0; c < n; c++) o[c] = T(all * exp_((C(x[c]) - top) - shift));
+        } else {
+          for (int64_t c = 0; c < n; c++) o[c * so] = T(all * exp_((C(x[c * sx]) - top) - shift) - each * w[c]);
+        }
+        const C p = e.logits ? all * exp_((at_label - top) - shift) : C(0);
+        o[label * so] = T((p - each * w[label]) - g * hit);
+      }
+    });
+  });
+}
+
+}  // namespace
+}  // namespace dg
+
+using namespace dg;
+
+int32_t dg_cross_entropy(const dg_tensor* t, uint32_t out_slot, uint32_t stats_slot, uint32_t total_slot, uint32_t x_slot, uint32_t labels_slot,
+                         uint32_t weight_slot, double ignore, double smoothing, uint32_t reduction, uint32_t logits) {
+  return guard([&] {
+    const char* const name = logits ? "crossEntropy" : "nllLoss";
+    const CrossEntropy e(name, t, x_slot, labels_slot, weight_slot, stats_slot, total_slot, smoothing, ignore, reduction, logits, Access::write);
+    const Tensor out = tensor_at(t, out_slot, name, Access::write);
+    require_dtype(out, e.x.dtype, name, "the output");
+    if (reduction == 0) require_same_sizes(out, e.labels, name);
+    else if (out.rank != 0) fail(DG_SHAPE, "%s: a reduced output has no axes, got %s", name, shape_text(out).c_str());
+    dispatch_floats(e.x.dtype, name, [&](auto kind) { forward<typename decltype(kind)::type>(e, out); });
+  });
+}
+
+int32_t dg_cross_entropy_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t stats_slot, uint32_t total_slot,
+                                  uint32_t x_slot, uint32_t labels_slot, uint32_t weight_slot, double ignore, double smoothing,
+                                  uint32_t reduction, uint32_t logits) {
+  return guard([&] {
+    const char* const name = "cross_entropy_backward";
+    const CrossEntropy e(name, t, x_slot, labels_slot, weight_slot, stats_slot, total_slot, smoothing, ignore, reduction, logits, Access::read);
+    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name);
+    require_same_sizes(dx, e.x, name);
+    require_same_sizes(dy, e.labels, name);
+    require_dtype(dx, e.x.dtype, name, "the gradient of the input");
+    require_dtype(dy, e.x.dtype, name, "the gradient of the output");
+    dispatch_floats(e.x.dtype, name, [&](auto kind) { backward<typename decltype(kind)::type>(e, dx, dy); });
+  });
+}
