@@ -258,6 +258,21 @@ export {
   smoothL1Loss,
 } from "./ops/mod.ts";
 export { addmm, type AddProductOptions, baddbmm, bmm, dot, einsum, linear, matmul, mm, mv, outer } from "./ops/mod.ts";
+export {
+  argsort,
+  bincount,
+  histc,
+  kthvalue,
+  type Median,
+  median,
+  searchsorted,
+  sort,
+  type SortOptions,
+  topk,
+  type TopkOptions,
+  type Unique,
+  unique,
+} from "./ops/mod.ts";
 export { type DataArray, equal } from "./ops/mod.ts";
 
 // Differentiation

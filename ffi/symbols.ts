@@ -266,6 +266,78 @@ export const symbols = {
   },
 
   // ---- sort
+  dg_sort: {
+    parameters: [
+      "pointer", // t
+      "u32", // values
+      "u32", // indices
+      "u32", // x
+      "u32", // axis
+      "u32", // descending
+    ],
+    result: "i32",
+  },
+  dg_kth: {
+    parameters: [
+      "pointer", // t
+      "u32", // values
+      "u32", // indices
+      "u32", // x
+      "u32", // axis
+      "f64", // k
+      "u32", // median
+    ],
+    result: "i32",
+  },
+  dg_searchsorted: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // sorted
+      "u32", // x
+      "u32", // right
+    ],
+    result: "i32",
+  },
+  dg_bincount: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "u32", // weights
+    ],
+    result: "i32",
+  },
+  dg_histc: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // x
+      "f64", // low
+      "f64", // high
+    ],
+    result: "i32",
+  },
+  dg_groups: {
+    parameters: [
+      "pointer", // t
+      "u32", // group
+      "u32", // sorted
+    ],
+    result: "i32",
+  },
+  dg_unique: {
+    parameters: [
+      "pointer", // t
+      "u32", // values
+      "u32", // inverse
+      "u32", // counts
+      "u32", // sorted
+      "u32", // order
+      "u32", // group
+    ],
+    result: "i32",
+  },
 
   // ---- indexing
   dg_gather: {

@@ -98,7 +98,17 @@ DG_EXPORT int32_t dg_scan(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t
 DG_EXPORT int32_t dg_softmax(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t axis, uint32_t log);
 DG_EXPORT int32_t dg_softmax_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t y, uint32_t axis, uint32_t log);
 
-/* ---- sort */
+/* ---- sort: along an axis, stable, NaN after every number. The output holds the first elements of the order, as many as its size along the axis;
+   values may be DG_NONE. kth: element number k (from 1) of the ascending order; with median != 0 a NaN if there is one */
+DG_EXPORT int32_t dg_sort(const dg_tensor* t, uint32_t values, uint32_t indices, uint32_t x, uint32_t axis, uint32_t descending);
+DG_EXPORT int32_t dg_kth(const dg_tensor* t, uint32_t values, uint32_t indices, uint32_t x, uint32_t axis, double k, uint32_t median);
+/* search.cpp: insertion points in sorted rows; occurrences of 0..n-1 (weights float64 or DG_NONE); histogram of x in [low, high] (int64);
+   numbers of the distinct elements of a sorted list, then those elements, their counts and the number of each unsorted one */
+DG_EXPORT int32_t dg_searchsorted(const dg_tensor* t, uint32_t out, uint32_t sorted, uint32_t x, uint32_t right);
+DG_EXPORT int32_t dg_bincount(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t weights);
+DG_EXPORT int32_t dg_histc(const dg_tensor* t, uint32_t out, uint32_t x, double low, double high);
+DG_EXPORT int32_t dg_groups(const dg_tensor* t, uint32_t group, uint32_t sorted);
+DG_EXPORT int32_t dg_unique(const dg_tensor* t, uint32_t values, uint32_t inverse, uint32_t counts, uint32_t sorted, uint32_t order, uint32_t group);
 
 /* ---- indexing. Indices are int32 or int64; one outside its axis is DG_RANGE. A scatter checks all of them before it writes.
    gather: out[.., i, ..] = x[.., index[.., i, ..], ..] along `axis`; scatter is its opposite, in place, from src or (src DG_NONE) from value;

@@ -27,6 +27,7 @@ export * from "./read.ts";
 export * from "./reduction.ts";
 export * from "./scan.ts";
 export * from "./softmax.ts";
+export * from "./sort.ts";
 export * from "./unary.ts";
 export * from "./view.ts";
 

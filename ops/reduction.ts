@@ -10,11 +10,12 @@ import { record } from "../autograd/tape.ts";
 import { ShapeError } from "../ffi/errors.ts";
 import { ReduceOp } from "../ffi/op_codes.ts";
 import type { DType } from "../tensor/dtype.ts";
-import { axesOf, axisOf, numelOf, textOf } from "../tensor/shape.ts";
+import { axesOf, axisOf, numelOf, type Shape, textOf } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { div, eq, mul, pow, sub, where } from "./binary.ts";
 import { to } from "./copy.ts";
-import { arange, fullLike } from "./creation.ts";
+import { fullLike, zeros } from "./creation.ts";
+import { scatter } from "./indexing.ts";
 import { checkFloat, checkTensor, emptyTensor, native } from "./native.ts";
 import { abs, sign } from "./unary.ts";
 import { expand, reshape } from "./view.ts";
@@ -200,11 +201,10 @@ function extremumKernel(x: Tensor, axis: number, smallest: boolean, withValues: 
   return { values, indices };
 }
 
-/** Puts `grad` (axis kept, size 1) at the positions `indices` of an axis of `size`, 0 elsewhere. */
-function placeAt(grad: Tensor, indices: Tensor, axis: number, size: number): Tensor {
-  const positions = arange(0, size, 1, { dtype: "int64", device: grad.device });
-  const row = reshape(positions, indices.shape.map((_, i) => i === axis ? size : 1));
-  return where(eq(row, indices), grad, 0);
+/** Zeros of `shape` with `grad` at the positions `indices` of an axis: what a choice along an axis gives its input. */
+export function placeAt(grad: Tensor, indices: Tensor, axis: number, shape: Shape): Tensor {
+  const empty = zeros(shape, { dtype: grad.dtype, device: grad.device });
+  return scatter(empty, axis, indices, grad);
 }
 
 function alongAxis(x: Tensor, dim: number, keepdim: boolean, smallest: boolean): ValuesAndIndices {
@@ -213,9 +213,9 @@ function alongAxis(x: Tensor, dim: number, keepdim: boolean, smallest: boolean):
     return { values: x.clone(), indices: fullLike(x, 0, { dtype: "int64" }) };
   }
   checkSome(x, [axis], name);
-  const found = extremumKernel(x, axis, smallest, true), size = x.shape[axis], kept = found.indices.shape;
+  const found = extremumKernel(x, axis, smallest, true), shape = x.shape, kept = found.indices.shape;
   const indices = finish(found.indices, [axis], keepdim), values = finish(found.values!, [axis], keepdim);
-  record(name, [x], values, [indices], (grad, [at]) => [placeAt(reshape(grad, kept), reshape(at, kept), axis, size)]);
+  record(name, [x], values, [indices], (grad, [at]) => [placeAt(reshape(grad, kept), reshape(at, kept), axis, shape)]);
   return { values, indices };
 }
 

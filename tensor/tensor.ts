@@ -794,6 +794,34 @@ export class Tensor implements Disposable {
 
   // ---- sorting: ops/sort.ts
 
+  /** Elements in order along an axis, and their positions; stable, NaN last. */
+  sort(dim = -1, options?: { descending?: boolean; stable?: boolean }): { values: Tensor; indices: Tensor } {
+    return ops.sort(this, dim, options);
+  }
+  /** Positions that put the elements along an axis in order. */
+  argsort(dim = -1, options?: { descending?: boolean; stable?: boolean }): Tensor {
+    return ops.argsort(this, dim, options);
+  }
+  /** The `k` largest elements along an axis and their positions. */
+  topk(k: number, dim = -1, options?: { largest?: boolean; sorted?: boolean }): { values: Tensor; indices: Tensor } {
+    return ops.topk(this, k, dim, options);
+  }
+  /** Element number `k` (from 1) of the ascending order along an axis, and its position. */
+  kthvalue(k: number, dim = -1, options?: { keepdim?: boolean }): { values: Tensor; indices: Tensor } {
+    return ops.kthvalue(this, k, dim, options);
+  }
+  /** Median of all elements, of two the lower. */
+  median(): Tensor;
+  /** Medians along an axis and their positions. */
+  median(dim: number, options?: { keepdim?: boolean }): { values: Tensor; indices: Tensor };
+  median(dim?: number, options?: { keepdim?: boolean }): Tensor | { values: Tensor; indices: Tensor } {
+    return dim === undefined ? ops.median(this) : ops.median(this, dim, options);
+  }
+  /** The distinct elements, ascending, with their counts and the place of each element. */
+  unique(): { values: Tensor; inverse: Tensor; counts: Tensor } {
+    return ops.unique(this);
+  }
+
   // ---- indexing: ops/indexing.ts, ops/index_rows.ts, ops/arrange.ts
   /** Elements picked along an axis: `y[i][j] = x[i][index[i][j]]` for `dim = 1`. */ gather(dim: number, index: Tensor): Tensor {
     return ops.gather(this, dim, index);

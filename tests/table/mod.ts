@@ -7,6 +7,8 @@ import { indexing } from "./indexing.ts";
 import { loss } from "./loss.ts";
 import { matmul } from "./matmul.ts";
 import { softmax } from "./softmax.ts";
+import { reduction } from "./reduction.ts";
+import { sort } from "./sort.ts";
 import { unary } from "./unary.ts";
 import { view } from "./view.ts";
 
@@ -18,6 +20,8 @@ export const families: Readonly<Record<string, readonly Row[]>> = {
   loss,
   matmul,
   softmax,
+  reduction,
+  sort,
   unary,
   view,
 };

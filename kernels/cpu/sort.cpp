@@ -1,0 +1,203 @@
+// Sorting along one axis: stable, NaN after every number. Elements become unsigned keys whose order is theirs; short rows are sorted by
+// comparison, long ones digit by digit (least significant first).
+#include <atomic>
+
+#include "reduction.h"
+
+namespace dg {
+namespace {
+
+// The order of floats as unsigned numbers: -0 equals 0, all NaN are equal and largest.
+inline uint32_t key_of(float x) {
+  uint32_t bits;
+  x += 0.0f;
+  std::memcpy(&bits, &x, 4);
+  return x != x ? 0xffffffffu : (bits >> 31 ? ~bits : bits | 0x80000000u);
+}
+inline uint64_t key_of(double x) {
+  uint64_t bits;
+  x += 0.0;
+  std::memcpy(&bits, &x, 8);
+  return x != x ? ~uint64_t(0) : (bits >> 63 ? ~bits : bits | uint64_t(1) << 63);
+}
+inline uint64_t key_of(int64_t x) { return uint64_t(x) ^ uint64_t(1) << 63; }
+
+// A key and the position of its element.
+template <class Key>
+struct Entry {
+  Key key;
+  std::conditional_t<sizeof(Key) == 4, uint32_t, int64_t> index;
+  bool operator<(const Entry& other) const { return key != other.key ? key < other.key : index < other.index; }
+};
+
+constexpr int64_t kRadixFrom = 2048;
+
+// Sorts by key alone; entries come in the order of their positions, so that the result is stable.
+template <class Key>
+void radix_sort(Entry<Key>* entries, Entry<Key>* space, int64_t count) {
+  constexpr int bits = 11, digits = 1 << bits, passes = (int(sizeof(Key)) * 8 + bits - 1) / bits;
+  int64_t counts[passes * digits] = {};
+  for (int64_t i = 0; i < count; i++)
+    for (int p = 0; p < passes; p++) counts[p * digits + int(entries[i].key >> (p * bits) & (digits - 1))]++;
+  Entry<Key>*from = entries, *to = space;
+  for (int p = 0; p < passes; p++) {
+    int64_t* const start = counts + p * digits;
+    bool one = false;  // all entries share this digit
+    for (int64_t d = 0, at = 0; d < digits; d++) {
+      const int64_t n = start[d];
+      one |= n == count;
+      start[d] = at;
+      at += n;
+    }
+    if (one) continue;
+    for (int64_t i = 0; i < count; i++) to[start[int(from[i].key >> (p * bits) & (digits - 1))]++] = from[i];
+    std::swap(from, to);
+  }
+  if (from != entries) std::memcpy(entries, from, size_t(count) * sizeof(Entry<Key>));
+}
+
+template <class A> using KeyOf = decltype(key_of(A()));
+
+// What a call sorts: rows of `count` elements along an axis.
+struct Rows {
+  Plan plan;
+  Loop<2> kept;  // x and the output
+  int64_t count, stride, out_count, out_stride;
+
+  Rows(const Tensor& x, const Tensor& out, uint32_t axis, const char* op)
+      : plan(reduced(out, axis), x, 1u << axis, op), kept({&plan.kept_x, &plan.kept_out}), count(x.sizes[axis]), stride(x.strides[axis]),
+        out_count(out.sizes[axis]), out_stride(out.strides[axis]) {}
+
+ private:
+  static Tensor reduced(Tensor out, uint32_t axis) {
+    out.sizes[axis] = 1;
+    out.numel = 1;
+    for (int i = 0; i < out.rank; i++) out.numel *= out.sizes[i];
+    return out;
+  }
+};
+
+// Calls f(entries, space, row, x_base, out_base) with the keys of each row.
+template <class A, class F>
+void each_row(const Reader<A>& x, const Rows& rows, bool descending, F&& f) {
+  using Key = KeyOf<A>;
+  if (sizeof(Key) == 4 && rows.count > int64_t(UINT32_MAX)) fail(DG_SHAPE, "sort: an axis of %lld elements", static_cast<long long>(rows.count));
+  const int64_t grain = std::max<int64_t>(1, 4096 / std::max<int64_t>(rows.count, 1));
+  const int64_t chunks = (rows.kept.numel + grain - 1) / grain, workers = std::min<int64_t>(thread_count(), chunks);
+  const int64_t bytes = rows.count * int64_t(sizeof(Entry<Key>) * 2 + sizeof(A));
+  const Scratch scratch(std::max<int64_t>(workers, 1) * bytes);
+  std::atomic<int> next{0};
+  // A worker takes work space with its first chunk; which one does not matter to the result.
+  auto work = [&](int64_t begin, int64_t end, char* space) {
+    Entry<Key>* const entries = reinterpret_cast<Entry<Key>*>(space);
+    A* const elements = reinterpret_cast<A*>(entries + 2 * rows.count);
+    int64_t row = begin;
+    rows.kept.rows(begin, end, [&](const int64_t* offset, int64_t n) {
+      for (int64_t i = 0; i < n; i++, row++) {
+        const int64_t px = offset[0] + i * rows.kept.strides[0][rows.kept.rank - 1];
+        const int64_t po = offset[1] + i * rows.kept.strides[1][rows.kept.rank - 1];
+        const A* p = x.read(elements, px, rows.stride, rows.count);
+        for (int64_t j = 0; j < rows.count; j++) {
+          const Key key = key_of(p[j]);
+          entries[j].key = descending ? Key(~key) : key;
+          entries[j].index = static_cast<decltype(entries[j].index)>(j);
+        }
+        f(entries, entries + rows.count, p, po);
+      }
+    });
+  };
+  if (workers <= 1) return work(0, rows.kept.numel, scratch.as<char>());
+#pragma omp parallel num_threads(int(workers))
+  {
+    char* const space = scratch.as<char>() + int64_t(next++) * bytes;
+#pragma omp for schedule(dynamic)
+    for (int64_t c = 0; c < chunks; c++) work(c * grain, std::min(rows.kept.numel, (c + 1) * grain), space);
+  }
+}
+
+// Writes the elements and positions of the first entries.
+template <class A, class Key>
+void write_entries(const Tensor* values, const Tensor& indices, const Entry<Key>* entries, const A* p, int64_t count, int64_t at, int64_t stride) {
+  A block[256];
+  int64_t* const out = indices.data<int64_t>();
+  for (int64_t i = 0; i < count; i += 256) {
+    const int64_t n = std::min<int64_t>(256, count - i);
+    for (int64_t j = 0; j < n; j++) {
+      out[at + (i + j) * stride] = int64_t(entries[i + j].index);
+      block[j] = p[entries[i + j].index];
+    }
+    if (values) write_elements(*values, at + i * stride, stride, block, n);
+  }
+}
+
+struct Outputs {
+  Tensor values, indices, x;
+  bool wanted;
+  Outputs(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, const char* name)
+      : indices(tensor_at(t, indices_slot, name, Access::write)), x(tensor_at(t, x_slot, name)), wanted(present(values_slot)) {
+    values = wanted ? tensor_at(t, values_slot, name, Access::write) : indices;
+    if (axis >= uint32_t(x.rank)) fail(DG_RANGE, "%s: axis %u does not exist in %s", name, axis, shape_text(x).c_str());
+    require_dtype(indices, DG_I64, name, "the output of positions");
+    if (wanted) require_dtype(values, x.dtype, name, "the output of values");
+    require_same_sizes(values, indices, name);
+    if (!same_strides(values, indices)) fail(DG_SHAPE, "%s: the strides of values and positions differ", name);
+    if (indices.rank != x.rank) fail(DG_SHAPE, "%s: the output has rank %d, the input %d", name, indices.rank, x.rank);
+    if (indices.sizes[axis] > x.sizes[axis])
+      fail(DG_SHAPE, "%s: %lld of %lld elements", name, static_cast<long long>(indices.sizes[axis]), static_cast<long long>(x.sizes[axis]));
+  }
+};
+
+}  // namespace
+}  // namespace dg
+
+using namespace dg;
+
+int32_t dg_sort(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, uint32_t descending) {
+  return guard([&] {
+    const char* const name = "sort";
+    const Outputs io(t, values_slot, indices_slot, x_slot, axis, name);
+    if (io.indices.numel == 0) return;
+    const Rows rows(io.x, io.indices, axis, name);
+    dispatch_accumulator(io.x.dtype, [&](auto kind) {
+      using A = typename decltype(kind)::type;
+      using Key = KeyOf<A>;
+      each_row<A>(reader_of<A>(io.x, name), rows, descending != 0, [&](Entry<Key>* entries, Entry<Key>* space, const A* p, int64_t at) {
+        const int64_t n = rows.count, m = rows.out_count;
+        if (m < n) {
+          std::nth_element(entries, entries + m - 1, entries + n);
+          std::sort(entries, entries + m);
+        } else if (n >= kRadixFrom) {
+          radix_sort(entries, space, n);
+        } else {
+          std::sort(entries, entries + n);
+        }
+        write_entries(io.wanted ? &io.values : nullptr, io.indices, entries, p, m, at, rows.out_stride);
+      });
+    });
+  });
+}
+
+int32_t dg_kth(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, double k, uint32_t median) {
+  return guard([&] {
+    const char* const name = "kth";
+    const Outputs io(t, values_slot, indices_slot, x_slot, axis, name);
+    if (io.indices.sizes[axis] != 1) fail(DG_SHAPE, "%s: the output has size %lld along the axis", name, static_cast<long long>(io.indices.sizes[axis]));
+    const Rows rows(io.x, io.indices, axis, name);
+    if (rows.plan.outputs == 0) return;
+    if (!(k >= 1 && k <= double(rows.count))) fail(DG_RANGE, "%s: no element number %g of %lld", name, k, static_cast<long long>(rows.count));
+    const int64_t position = int64_t(k) - 1;
+    dispatch_accumulator(io.x.dtype, [&](auto kind) {
+      using A = typename decltype(kind)::type;
+      using Key = KeyOf<A>;
+      each_row<A>(reader_of<A>(io.x, name), rows, false, [&](Entry<Key>* entries, Entry<Key>*, const A* p, int64_t at) {
+        Entry<Key>* chosen = entries + position;
+        Entry<Key>* nan = nullptr;
+        if (median && std::is_floating_point_v<A>)
+          nan = std::find_if(entries, entries + rows.count, [](const Entry<Key>& e) { return e.key == Key(~Key(0)); });
+        if (nan && nan != entries + rows.count) chosen = nan;
+        else std::nth_element(entries, chosen, entries + rows.count);
+        write_entries(io.wanted ? &io.values : nullptr, io.indices, chosen, p, 1, at, 1);
+      });
+    });
+  });
+}
