@@ -186,6 +186,19 @@ export {
 } from "./ops/mod.ts";
 export { cartesianProd, diag, diagEmbed, flip, meshgrid, roll, rot90, tril, triu } from "./ops/mod.ts";
 export { embedding, embeddingBag, type EmbeddingBagOptions, type EmbeddingOptions } from "./ops/mod.ts";
+export { interpolate, type InterpolateOptions, type InterpolationMode, upsample } from "./ops/mod.ts";
+export {
+  channelShuffle,
+  fold,
+  type FoldOptions,
+  pad,
+  type PadModeName,
+  type PadOptions,
+  pixelShuffle,
+  pixelUnshuffle,
+  unfold,
+  type UnfoldOptions,
+} from "./ops/mod.ts";
 export { channelsLast, clone, contiguous, to } from "./ops/mod.ts";
 export {
   all,

@@ -50,3 +50,8 @@ export const RandomOp = codes(["uniform", "normal", "integers", "bernoulli", "ex
 
 /** Codes of `dg_loss` and `dg_loss_backward`. */
 export const LossOp = codes(["mse", "l1", "smooth_l1", "huber", "bce_with_logits", "bce"]);
+/** Codes of `dg_interpolate`. */
+export const InterpolateMode = codes(["nearest", "nearest_exact", "linear", "cubic", "linear_antialias", "cubic_antialias"]);
+
+/** Codes of `dg_pad`. */
+export const PadMode = codes(["reflect", "replicate", "circular"]);

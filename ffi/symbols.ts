@@ -676,7 +676,56 @@ export const symbols = {
     result: "i32",
   },
   // ---- interpolate
-
+  dg_interpolate: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // mode
+      "u32", // align_corners
+      "f64", // scale0
+      "f64", // scale1
+      "f64", // scale2
+    ],
+    result: "i32",
+  },
+  dg_interpolate_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dy
+      "u32", // mode
+      "u32", // align_corners
+      "f64", // scale0
+      "f64", // scale1
+      "f64", // scale2
+    ],
+    result: "i32",
+  },
+  dg_pad: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // mode
+      "u32", // before0
+      "u32", // before1
+      "u32", // before2
+    ],
+    result: "i32",
+  },
+  dg_pad_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dy
+      "u32", // mode
+      "u32", // before0
+      "u32", // before1
+      "u32", // before2
+    ],
+    result: "i32",
+  },
   // ---- loss
   dg_loss: {
     parameters: [

@@ -180,7 +180,15 @@ DG_EXPORT int32_t dg_batch_norm_reduce(const dg_tensor* t, uint32_t sum_dy, uint
 DG_EXPORT int32_t dg_batch_norm_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t x, uint32_t mean, uint32_t invstd, uint32_t weight,
                                          uint32_t bias, uint32_t sum_dy, uint32_t sum_dy_xhat, double count, uint32_t relu);
 
-/* ---- interpolate */
+/* ---- interpolate: [N, C, spatial...]; scale factors right-aligned to the spatial axes, 0: from the sizes; mode is an InterpolateMode. The backward
+   functions are the exact adjoints. pad: before* positions in front of each spatial axis, the rest of y behind; mode is a PadMode. */
+DG_EXPORT int32_t dg_interpolate(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t mode, uint32_t align_corners, double scale0, double scale1,
+                                 double scale2);
+DG_EXPORT int32_t dg_interpolate_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t mode, uint32_t align_corners, double scale0,
+                                          double scale1, double scale2);
+DG_EXPORT int32_t dg_pad(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t mode, uint32_t before0, uint32_t before1, uint32_t before2);
+DG_EXPORT int32_t dg_pad_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t mode, uint32_t before0, uint32_t before1,
+                                  uint32_t before2);
 
 /* ---- loss: op is a LossOp; reduction 0: none, 1: mean, 2: sum; backward: dx = dy * f'(x, target) * scale, dy with the sizes of x.
    cross_entropy: labels int64 [N, d...] under scores x [N, C, d...] (log-probabilities when logits == 0), weight [C] or absent; stats [2, numel(labels)]

@@ -21,6 +21,7 @@ export * from "./indexing.ts";
 export * from "./inplace.ts";
 export * from "./loss.ts";
 export * from "./matmul.ts";
+export * from "./interpolate.ts";
 export * from "./pooling.ts";
 export * from "./random.ts";
 export * from "./read.ts";
@@ -28,6 +29,7 @@ export * from "./reduction.ts";
 export * from "./scan.ts";
 export * from "./softmax.ts";
 export * from "./sort.ts";
+export * from "./shuffle.ts";
 export * from "./unary.ts";
 export * from "./view.ts";
 

@@ -32,4 +32,8 @@ enum class RandomOp : unsigned { uniform, normal, integers, bernoulli, exponenti
 
 enum class LossOp : unsigned { mse, l1, smooth_l1, huber, bce_with_logits, bce, count };
 
+enum class InterpolateMode : unsigned { nearest, nearest_exact, linear, cubic, linear_antialias, cubic_antialias, count };
+
+enum class PadMode : unsigned { reflect, replicate, circular, count };
+
 }  // namespace dg

@@ -9,6 +9,9 @@ import { matmul } from "./matmul.ts";
 import { softmax } from "./softmax.ts";
 import { reduction } from "./reduction.ts";
 import { sort } from "./sort.ts";
+import { interpolation } from "./interpolate.ts";
+import { pooling } from "./pooling.ts";
+import { shuffle } from "./shuffle.ts";
 import { unary } from "./unary.ts";
 import { view } from "./view.ts";
 
@@ -22,6 +25,9 @@ export const families: Readonly<Record<string, readonly Row[]>> = {
   softmax,
   reduction,
   sort,
+  interpolate: interpolation,
+  pooling,
+  shuffle,
   unary,
   view,
 };
