@@ -349,6 +349,9 @@ export {
 export { readIdx } from "./io/idx.ts";
 export { decodePng, encodePng, type Picture } from "./io/png.ts";
 
+// Optimisers, clipping and schedules
+export * as optim from "./optim/mod.ts";
+
 // Memory and threads
 export { keep, scope } from "./tensor/scope.ts";
 export * as memory from "./tensor/memory.ts";

@@ -786,6 +786,78 @@ export const symbols = {
     result: "i32",
   },
   // ---- optimizer
+  dg_sgd: {
+    parameters: [
+      "pointer", // t
+      "u32", // first
+      "u32", // count
+      "u32", // has_buffer
+      "f64", // lr
+      "f64", // momentum
+      "f64", // dampening
+      "f64", // weight_decay
+      "u32", // nesterov
+      "u32", // maximize
+      "u32", // fresh
+    ],
+    result: "i32",
+  },
+  dg_adam: {
+    parameters: [
+      "pointer", // t
+      "u32", // first
+      "u32", // count
+      "u32", // amsgrad
+      "f64", // lr
+      "f64", // beta1
+      "f64", // beta2
+      "f64", // eps
+      "f64", // weight_decay
+      "u32", // decoupled
+      "u32", // maximize
+      "f64", // step
+    ],
+    result: "i32",
+  },
+  dg_rmsprop: {
+    parameters: [
+      "pointer", // t
+      "u32", // first
+      "u32", // count
+      "u32", // centered
+      "f64", // lr
+      "f64", // alpha
+      "f64", // eps
+      "f64", // weight_decay
+      "f64", // momentum
+      "u32", // maximize
+    ],
+    result: "i32",
+  },
+  dg_adagrad: {
+    parameters: [
+      "pointer", // t
+      "u32", // first
+      "u32", // count
+      "f64", // rate
+      "f64", // eps
+      "f64", // weight_decay
+      "u32", // maximize
+    ],
+    result: "i32",
+  },
+  dg_clip_norm: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // first
+      "u32", // count
+      "f64", // max_norm
+      "f64", // p
+      "u32", // refuse_nonfinite
+    ],
+    result: "i32",
+  },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /** The functions of an open kernel library. */

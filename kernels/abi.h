@@ -202,7 +202,19 @@ DG_EXPORT int32_t dg_cross_entropy_backward(const dg_tensor* t, uint32_t dx, uin
                                             uint32_t labels, uint32_t weight, double ignore, double smoothing, uint32_t reduction,
                                             uint32_t logits);
 
-/* ---- optimizer */
+/* ---- optimizer: one step over `count` parameters. From slot `first`: each parameter, its gradient, its states, one after the other; all with the
+   parameter's sizes and (gapless) strides, states in float32 (float64 for float64). Formulas: common/optimizer.h.
+   sgd: momentum buffer if has_buffer, taken from the gradient if fresh. adam: m, v, if amsgrad the largest v; decoupled: AdamW; step counts from 1.
+   rmsprop: mean square, if centered mean, if momentum > 0 buffer. adagrad: sum.
+   clip_norm: out = p-norm of all elements of the tensors, which are scaled down to max_norm (infinite: only measured). */
+DG_EXPORT int32_t dg_sgd(const dg_tensor* t, uint32_t first, uint32_t count, uint32_t has_buffer, double lr, double momentum, double dampening,
+                         double weight_decay, uint32_t nesterov, uint32_t maximize, uint32_t fresh);
+DG_EXPORT int32_t dg_adam(const dg_tensor* t, uint32_t first, uint32_t count, uint32_t amsgrad, double lr, double beta1, double beta2, double eps,
+                          double weight_decay, uint32_t decoupled, uint32_t maximize, double step);
+DG_EXPORT int32_t dg_rmsprop(const dg_tensor* t, uint32_t first, uint32_t count, uint32_t centered, double lr, double alpha, double eps,
+                             double weight_decay, double momentum, uint32_t maximize);
+DG_EXPORT int32_t dg_adagrad(const dg_tensor* t, uint32_t first, uint32_t count, double rate, double eps, double weight_decay, uint32_t maximize);
+DG_EXPORT int32_t dg_clip_norm(const dg_tensor* t, uint32_t out, uint32_t first, uint32_t count, double max_norm, double p, uint32_t refuse_nonfinite);
 
 #ifdef __cplusplus
 }

@@ -57,7 +57,8 @@ struct Tensor {
     int order[DG_MAX_RANK], count = 0;
     for (int i = 0; i < rank; i++)
       if (sizes[i] != 1) order[count++] = i;
-    std::sort(order, order + count, [&](int a, int b) { return strides[a] < strides[b]; });
+    for (int i = 1; i < count; i++)
+      for (int j = i; j > 0 && strides[order[j]] < strides[order[j - 1]]; j--) std::swap(order[j], order[j - 1]);
     int64_t expected = 1;
     for (int i = 0; i < count; i++) {
       if (strides[order[i]] != expected) return false;

@@ -1,0 +1,120 @@
+// Norm over all of several tensors, and scaling them down to it: total = (sum |g|^p)^(1/p), g *= min(1, max_norm / (total + 1e-6)).
+// Sums run in double over fixed chunks, so the norm does not depend on the number of threads.
+#include <limits>
+#include <vector>
+
+#include "elementwise.h"
+
+namespace dg {
+namespace {
+
+struct Part {
+  const Tensor* tensor;
+  Loop<1> loop;
+  int64_t begin, end;
+};
+
+std::vector<Part> parts_of(const std::vector<Tensor>& tensors) {
+  std::vector<Part> parts;
+  for (const Tensor& x : tensors) {
+    const Loop<1> loop({&x});
+    for (int64_t begin = 0; begin < x.numel; begin += kGrain) parts.push_back({&x, loop, begin, std::min(x.numel, begin + kGrain)});
+  }
+  return parts;
+}
+
+template <class T>
+double part_norm(const Part& part, double p) {
+  double total = 0;
+  const int64_t step = part.loop.strides[0][part.loop.rank - 1];
+  part.loop.rows(part.begin, part.end, [&](const int64_t* offset, int64_t count) {
+    const T* const x = part.tensor->data<T>() + offset[0];
+    if (p == 2) {
+      double sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t i = 0; i < count; i++) {
+        const double v = double(compute_t<T>(x[i * step]));
+        sum += v * v;
+      }
+      total += sum;
+    } else if (std::isinf(p)) {
+      for (int64_t i = 0; i < count; i++) {
+        const double v = std::fabs(double(compute_t<T>(x[i * step])));
+        if (v > total || v != v) total = v;
+        if (total != total) return;
+      }
+    } else {
+      for (int64_t i = 0; i < count; i++) total += std::pow(std::fabs(double(compute_t<T>(x[i * step]))), p);
+    }
+  });
+  return total;
+}
+
+template <class T>
+void scale_part(const Part& part, double factor) {
+  const int64_t step = part.loop.strides[0][part.loop.rank - 1];
+  const auto f = compute_t<T>(factor);
+  part.loop.rows(part.begin, part.end, [&](const int64_t* offset, int64_t count) {
+    T* const x = part.tensor->data<T>() + offset[0];
+    if (step == 1) {
+#pragma omp simd
+      for (int64_t i = 0; i < count; i++) x[i] = T(compute_t<T>(x[i]) * f);
+    } else {
+      for (int64_t i = 0; i < count; i++) x[i * step] = T(compute_t<T>(x[i * step]) * f);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace dg
+
+using namespace dg;
+
+int32_t dg_clip_norm(const dg_tensor* t, uint32_t out_slot, uint32_t first, uint32_t count, double max_norm, double p, uint32_t refuse_nonfinite) {
+  return guard([&] {
+    const char* const name = "clip_norm";
+    const Tensor out = tensor_at(t, out_slot, name, Access::write);
+    if (out.numel != 1 || (out.dtype != DG_F32 && out.dtype != DG_F64)) fail(DG_SHAPE, "%s: the norm must be one float32 or float64", name);
+    if (!(p > 0)) fail(DG_RANGE, "%s: the kind of norm must be positive, got %g", name, p);
+    if (!(max_norm >= 0)) fail(DG_RANGE, "%s: the largest norm must be 0 or more, got %g", name, max_norm);
+    if (count > DG_MAX_SLOTS || first > DG_MAX_SLOTS || first + count > DG_MAX_SLOTS)
+      fail(DG_RANGE, "%s: %u tensors from slot %u exceed the %d headers of a call", name, count, first, DG_MAX_SLOTS);
+    std::vector<Tensor> tensors;
+    for (uint32_t i = 0; i < count; i++) {
+      tensors.push_back(tensor_at(t, first + i, name, Access::write));
+      if (tensors.back().dtype > DG_BF16) fail(DG_DTYPE, "%s: takes floating point tensors, got %s", name, dtype_name(tensors.back().dtype));
+    }
+    const std::vector<Part> parts = parts_of(tensors);
+    std::vector<double> norms(parts.size());
+    parallel_for(int64_t(parts.size()), 1, [&](int64_t i, int64_t) {
+      const Part& part = parts[size_t(i)];
+      switch (part.tensor->dtype) {
+        case DG_F32: norms[size_t(i)] = part_norm<float>(part, p); break;
+        case DG_F64: norms[size_t(i)] = part_norm<double>(part, p); break;
+        case DG_F16: norms[size_t(i)] = part_norm<f16>(part, p); break;
+        default: norms[size_t(i)] = part_norm<bf16>(part, p);
+      }
+    });
+    double total = 0;
+    for (const double v : norms) {
+      if (!std::isinf(p)) total += v;
+      else if (v > total || v != v) total = v;
+      if (total != total) break;
+    }
+    total = p == 2 ? std::sqrt(total) : std::isinf(p) ? total : std::pow(total, 1 / p);
+    if (refuse_nonfinite && !std::isfinite(total)) fail(DG_RANGE, "the total norm of the gradients is %g, so they cannot be clipped", total);
+    if (out.dtype == DG_F32) *out.data<float>() = float(total);
+    else *out.data<double>() = total;
+    const double factor = max_norm / (total + 1e-6);
+    if (factor >= 1 || std::isinf(max_norm)) return;
+    parallel_for(int64_t(parts.size()), 1, [&](int64_t i, int64_t) {
+      const Part& part = parts[size_t(i)];
+      switch (part.tensor->dtype) {
+        case DG_F32: return scale_part<float>(part, factor);
+        case DG_F64: return scale_part<double>(part, factor);
+        case DG_F16: return scale_part<f16>(part, factor);
+        default: return scale_part<bf16>(part, factor);
+      }
+    });
+  });
+}
