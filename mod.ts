@@ -199,6 +199,17 @@ export {
   unfold,
   type UnfoldOptions,
 } from "./ops/mod.ts";
+export {
+  conv1d,
+  conv2d,
+  conv3d,
+  type ConvOptions,
+  convTranspose1d,
+  convTranspose2d,
+  convTranspose3d,
+  type ConvTransposeOptions,
+} from "./ops/mod.ts";
+export { backends, type CpuBackend } from "./ops/mod.ts";
 export { channelsLast, clone, contiguous, to } from "./ops/mod.ts";
 export {
   all,

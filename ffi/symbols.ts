@@ -480,7 +480,73 @@ export const symbols = {
   },
 
   // ---- convolution
-
+  dg_conv_forward: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // w
+      "u32", // bias
+      "u32", // stride0
+      "u32", // stride1
+      "u32", // stride2
+      "u32", // padding0
+      "u32", // padding1
+      "u32", // padding2
+      "u32", // dilation0
+      "u32", // dilation1
+      "u32", // dilation2
+      "u32", // groups
+    ],
+    result: "i32",
+  },
+  dg_conv_backward_input: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dy
+      "u32", // w
+      "u32", // bias
+      "u32", // stride0
+      "u32", // stride1
+      "u32", // stride2
+      "u32", // padding0
+      "u32", // padding1
+      "u32", // padding2
+      "u32", // dilation0
+      "u32", // dilation1
+      "u32", // dilation2
+      "u32", // groups
+    ],
+    result: "i32",
+  },
+  dg_conv_backward_weight: {
+    parameters: [
+      "pointer", // t
+      "u32", // dw
+      "u32", // db
+      "u32", // dy
+      "u32", // x
+      "u32", // stride0
+      "u32", // stride1
+      "u32", // stride2
+      "u32", // padding0
+      "u32", // padding1
+      "u32", // padding2
+      "u32", // dilation0
+      "u32", // dilation1
+      "u32", // dilation2
+      "u32", // groups
+    ],
+    result: "i32",
+  },
+  dg_conv_set_winograd: {
+    parameters: [
+      "u32", // on
+    ],
+    result: "i32",
+  },
+  dg_conv_get_winograd: { parameters: [], result: "u32" },
   // ---- pooling
   dg_max_pool: {
     parameters: [

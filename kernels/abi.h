@@ -142,7 +142,19 @@ DG_EXPORT int32_t dg_multinomial(const dg_tensor* t, uint32_t out, uint32_t weig
    bias has the sizes of out or is absent */
 DG_EXPORT int32_t dg_matmul(const dg_tensor* t, uint32_t out, uint32_t a, uint32_t b, uint32_t bias);
 
-/* ---- convolution */
+/* ---- convolution of 1 to 3 spatial axes: y [N, O, ...], x [N, C, ...], w [O, C / groups, ...]; parameters by spatial axis (those beyond the
+   tensors' axes are ignored). The transposed convolution's forward is dg_conv_backward_input. Bias and db may be DG_NONE. */
+DG_EXPORT int32_t dg_conv_forward(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t w, uint32_t bias,
+                                   uint32_t stride0, uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1,
+                                   uint32_t padding2, uint32_t dilation0, uint32_t dilation1, uint32_t dilation2, uint32_t groups);
+DG_EXPORT int32_t dg_conv_backward_input(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t w, uint32_t bias,
+                                   uint32_t stride0, uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1,
+                                   uint32_t padding2, uint32_t dilation0, uint32_t dilation1, uint32_t dilation2, uint32_t groups);
+DG_EXPORT int32_t dg_conv_backward_weight(const dg_tensor* t, uint32_t dw, uint32_t db, uint32_t dy, uint32_t x,
+                                   uint32_t stride0, uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1,
+                                   uint32_t padding2, uint32_t dilation0, uint32_t dilation1, uint32_t dilation2, uint32_t groups);
+DG_EXPORT int32_t dg_conv_set_winograd(uint32_t on); /* Winograd products for 3x3 kernels with stride 1 in float32; on at first */
+DG_EXPORT uint32_t dg_conv_get_winograd(void);
 
 /* ---- pooling: tensors [N, C, spatial...] with 1 to 3 spatial axes; k, s, p, d are kernel, stride, padding and dilation, right-aligned to the
    spatial axes (kernel 1 for axes that do not exist); kernel 0 along an axis: adaptive windows floor(o in / out) .. ceil((o + 1) in / out).

@@ -10,7 +10,9 @@ export { backward, detach, grad, registerHook, retainGrad } from "../autograd/fu
 export * from "./activation.ts";
 export * from "./arrange.ts";
 export { batchNorm, type BatchNormOptions, composedBatchNorm } from "./batch_norm.ts";
+export * from "./backends.ts";
 export * from "./binary.ts";
+export * from "./convolution.ts";
 export * from "./copy.ts";
 export * from "./creation.ts";
 export * from "./cross_entropy.ts";

@@ -1,0 +1,235 @@
+// Convolution of one to three spatial axes, forward and both gradients; the transposed form is these three exchanged.
+// Here: checks, conversion to the internal form (channels-last, float or double) and the choice of the algorithm.
+#include "convolution.h"
+
+#include <atomic>
+#include <optional>
+
+#include "elementwise.h"
+
+namespace dg {
+namespace {
+
+std::atomic<bool> winograd{true};
+
+using namespace conv;
+
+// float and double compute in themselves, the half types in float.
+template <class F> void dispatch_compute(uint32_t dtype, F&& f) {
+  if (dtype == DG_F64) return f(tag<double>{});
+  return f(tag<float>{});
+}
+
+template <class T> uint32_t code_of() { return std::is_same_v<T, double> ? DG_F64 : DG_F32; }
+
+// A header for `like` over memory of T, channels-last (row-major below rank 3).
+template <class T> Tensor plain(const Tensor& like, T* data) {
+  Tensor t = like;
+  t.storage_data = reinterpret_cast<char*>(data);
+  t.offset = 0;
+  t.dtype = code_of<T>();
+  if (t.rank == 1) {
+    t.strides[0] = 1;
+    return t;
+  }
+  int64_t step = t.sizes[1];
+  t.strides[1] = 1;
+  for (int i = t.rank - 1; i >= 2; i--) {
+    t.strides[i] = step;
+    step *= std::max<int64_t>(t.sizes[i], 1);
+  }
+  t.strides[0] = step;
+  return t;
+}
+
+template <class T> void convert_copy(const Tensor& out, const Tensor& x) {
+  auto from = [&](auto source) {
+    using S = typename decltype(source)::type;
+    if (out.dtype == DG_F16) map1<f16, S>(out, x, [](S v) { return f16(float(v)); });
+    else if (out.dtype == DG_BF16) map1<bf16, S>(out, x, [](S v) { return bf16(float(v)); });
+    else map1<T, S>(out, x, [](S v) { return T(v); });
+  };
+  if (x.dtype == DG_F16) from(tag<f16>{});
+  else if (x.dtype == DG_BF16) from(tag<bf16>{});
+  else from(tag<T>{});
+}
+
+bool usable(const Tensor& t, uint32_t dtype) { return t.dtype == dtype && (t.rank == 1 ? t.sizes[0] == 1 || t.strides[0] == 1 : t.channels_last()); }
+
+// The operand in the internal form: itself where it has it, else a copy.
+template <class T> class Source {
+ public:
+  explicit Source(const Tensor& t) {
+    if (usable(t, code_of<T>())) {
+      data_ = t.data<T>();
+      return;
+    }
+    memory_.emplace(scratch_bytes<T>({std::max<int64_t>(t.numel, 1)}));
+    data_ = memory_->template as<T>();
+    convert_copy<T>(plain<T>(t, memory_->template as<T>()), t);
+  }
+  const T* data() const { return data_; }
+
+ private:
+  const T* data_;
+  std::optional<Scratch> memory_;
+};
+
+// Memory for a result in the internal form; finish() brings it to where it belongs.
+template <class T> class Target {
+ public:
+  explicit Target(const Tensor& t) : t_(t), data_(t.data<T>()) {
+    if (usable(t, code_of<T>())) return;
+    memory_.emplace(scratch_bytes<T>({std::max<int64_t>(t.numel, 1)}));
+    data_ = memory_->template as<T>();
+  }
+  T* data() const { return data_; }
+  void finish() const {
+    if (memory_) convert_copy<T>(t_, plain<T>(t_, memory_->template as<T>()));
+  }
+
+ private:
+  const Tensor& t_;
+  T* data_;
+  std::optional<Scratch> memory_;
+};
+
+template <class T, class E> Weight<E> weight_of(const Tensor& t, E* data) {
+  Weight<E> w{data, t.strides[0], t.strides[1], {0, 0, 0}};
+  for (int i = 2; i < t.rank; i++) w.tap[i + 3 - t.rank] = t.strides[i];
+  return w;
+}
+
+// Weights keep their memory order unless they need converting.
+template <class T, class Body> void with_weight(const Tensor& t, Body&& body) {
+  if (t.dtype == code_of<T>()) return body(weight_of<T, const T>(t, t.data<T>()));
+  const Source<T> source(t);
+  body(weight_of<T, const T>(plain<T>(t, nullptr), source.data()));
+}
+
+bool depthwise(const ConvShape& s) { return s.groups > 1 && s.group_channels() == 1 && s.group_filters() == 1; }
+
+void forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias) {
+  if (y.numel == 0) return;
+  dispatch_compute(x.dtype, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    const Source<T> in(x);
+    const Target<T> out(y);
+    std::optional<Source<T>> b;
+    if (bias) b.emplace(*bias);
+    const T* const bias_data = b ? b->data() : nullptr;
+    with_weight<T>(w, [&](const Weight<const T>& weight) {
+      if (depthwise(s)) return depthwise_forward<T>(s, out.data(), in.data(), weight, bias_data);
+      if constexpr (std::is_same_v<T, float>)
+        if (winograd.load() && winograd_fits(s)) return winograd_forward(s, out.data(), in.data(), weight, bias_data);
+      gemm_forward<T>(s, out.data(), in.data(), weight, bias_data);
+    });
+    out.finish();
+  });
+}
+
+void backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, const Tensor& w, const Tensor* bias) {
+  if (dx.numel == 0) return;
+  dispatch_compute(dx.dtype, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    const Source<T> in(dy);
+    const Target<T> out(dx);
+    std::optional<Source<T>> b;
+    if (bias) b.emplace(*bias);
+    const T* const bias_data = b ? b->data() : nullptr;
+    with_weight<T>(w, [&](const Weight<const T>& weight) {
+      if (depthwise(s)) return depthwise_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
+      if constexpr (std::is_same_v<T, float>)
+        if (winograd.load() && winograd_fits(s)) return winograd_backward_input(s, out.data(), in.data(), weight, bias_data);
+      gemm_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
+    });
+    out.finish();
+  });
+}
+
+template <class T> void backward_weight_in(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
+  if (depthwise(s)) return depthwise_backward_weight<T>(s, dw, dy, x);
+  if constexpr (std::is_same_v<T, float>)
+    if (winograd.load() && winograd_fits(s)) return winograd_backward_weight(s, dw, dy, x);
+  gemm_backward_weight<T>(s, dw, dy, x);
+}
+
+void backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, const Tensor& dy, const Tensor& x) {
+  dispatch_compute(x.dtype, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    const Source<T> g(dy), in(x);
+    if (dw.numel > 0) {
+      if (dw.dtype == code_of<T>()) {
+        backward_weight_in<T>(s, weight_of<T, T>(dw, dw.data<T>()), g.data(), in.data());
+      } else {
+        const Target<T> out(dw);
+        backward_weight_in<T>(s, weight_of<T, T>(plain<T>(dw, nullptr), out.data()), g.data(), in.data());
+        out.finish();
+      }
+    }
+    if (!db) return;
+    const Target<T> out(*db);
+    backward_bias<T>(s, out.data(), g.data());
+    out.finish();
+  });
+}
+
+void require_bias(const Tensor& bias, int64_t channels, const Tensor& x, const char* op) {
+  if (bias.rank != 1 || bias.sizes[0] != channels)
+    fail(DG_SHAPE, "%s: bias %s for %lld channels", op, shape_text(bias).c_str(), static_cast<long long>(channels));
+  require_dtype(bias, x.dtype, op, "the bias");
+}
+
+}  // namespace
+}  // namespace dg
+
+using namespace dg;
+
+#define DG_CONV_PARAMETERS \
+  uint32_t stride0, uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1, uint32_t padding2, uint32_t dilation0, \
+      uint32_t dilation1, uint32_t dilation2, uint32_t groups
+#define DG_CONV_GIVEN \
+  { {stride0, stride1, stride2}, {padding0, padding1, padding2}, {dilation0, dilation1, dilation2}, groups }
+
+int32_t dg_conv_forward(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t w_slot, uint32_t bias_slot, DG_CONV_PARAMETERS) {
+  return guard([&] {
+    const char* const op = "conv_forward";
+    const Tensor y = tensor_at(t, y_slot, op, Access::write), x = tensor_at(t, x_slot, op), w = tensor_at(t, w_slot, op);
+    const ConvShape s = conv_shape(y, x, w, DG_CONV_GIVEN, op);
+    if (!present(bias_slot)) return forward(s, y, x, w, nullptr);
+    const Tensor bias = tensor_at(t, bias_slot, op);
+    require_bias(bias, s.filters, x, op);
+    forward(s, y, x, w, &bias);
+  });
+}
+
+int32_t dg_conv_backward_input(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t w_slot, uint32_t bias_slot, DG_CONV_PARAMETERS) {
+  return guard([&] {
+    const char* const op = "conv_backward_input";
+    const Tensor dx = tensor_at(t, dx_slot, op, Access::write), dy = tensor_at(t, dy_slot, op), w = tensor_at(t, w_slot, op);
+    const ConvShape s = conv_shape(dy, dx, w, DG_CONV_GIVEN, op);
+    if (!present(bias_slot)) return backward_input(s, dx, dy, w, nullptr);
+    const Tensor bias = tensor_at(t, bias_slot, op);
+    require_bias(bias, s.channels, dx, op);
+    backward_input(s, dx, dy, w, &bias);
+  });
+}
+
+int32_t dg_conv_backward_weight(const dg_tensor* t, uint32_t dw_slot, uint32_t db_slot, uint32_t dy_slot, uint32_t x_slot, DG_CONV_PARAMETERS) {
+  return guard([&] {
+    const char* const op = "conv_backward_weight";
+    const Tensor dw = tensor_at(t, dw_slot, op, Access::write), dy = tensor_at(t, dy_slot, op), x = tensor_at(t, x_slot, op);
+    const ConvShape s = conv_shape(dy, x, dw, DG_CONV_GIVEN, op);
+    if (!present(db_slot)) return backward_weight(s, dw, nullptr, dy, x);
+    const Tensor db = tensor_at(t, db_slot, op, Access::write);
+    require_bias(db, s.filters, x, op);
+    backward_weight(s, dw, &db, dy, x);
+  });
+}
+
+int32_t dg_conv_set_winograd(uint32_t on) {
+  winograd.store(on != 0);
+  return DG_OK;
+}
+
+uint32_t dg_conv_get_winograd(void) { return winograd.load() ? 1 : 0; }

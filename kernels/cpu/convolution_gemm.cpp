@@ -1,0 +1,248 @@
+// Convolution as a matrix product: rows are positions, A gathers the taps of a block of positions, B is the packed weight.
+// Forward is one such product a group. The gradient of the input is one for each phase of the stride (positions i with the same i mod stride meet
+// the same taps), which also is the forward of the transposed convolution.
+#include <vector>
+
+#include "convolution.h"
+#include "tile.h"
+
+namespace dg::conv {
+namespace {
+
+constexpr int64_t kDepth = 256;  // of a pass over B: its panel slice stays in the first-level cache
+constexpr int64_t kRows = 8 * kTileRows;
+
+template <class T> struct Product {
+  int64_t batch, rows[3];    // positions to compute
+  int64_t step[3], limit[3]; // source position = row position * step + tap, valid in [0, limit)
+  std::vector<std::array<int64_t, 3>> taps;
+  const T* x;
+  int64_t pixel, channels;  // elements of a source pixel; channels taken
+  T* y;
+  int64_t strides[4], columns;  // of y for sample and position
+  const T* weight;              // [panel][tap * channels][kPanel]
+  const T* bias;                // padded to panels
+
+  int64_t depth() const { return int64_t(taps.size()) * channels; }
+  int64_t positions() const { return batch * rows[0] * rows[1] * rows[2]; }
+};
+
+struct Position {
+  int64_t sample, at[3];
+};
+
+template <class T> Position position_of(const Product<T>& p, int64_t row) {
+  Position q;
+  for (int i = 2; i >= 0; i--) {
+    q.at[i] = row % p.rows[i];
+    row /= p.rows[i];
+  }
+  q.sample = row;
+  return q;
+}
+
+template <class T> void advance(const Product<T>& p, Position& q) {
+  for (int i = 2; i >= 0; i--) {
+    if (++q.at[i] < p.rows[i]) return;
+    q.at[i] = 0;
+  }
+  q.sample++;
+}
+
+// A[rows][depth k0 .. k1) of the positions from `first`.
+template <class T> void gather(const Product<T>& p, int64_t first, int64_t count, int64_t k0, int64_t k1, T* a, int64_t lda) {
+  Position q = position_of(p, first);
+  const int64_t tap0 = k0 / p.channels, tap1 = (k1 - 1) / p.channels;
+  for (int64_t r = 0; r < count; r++, advance(p, q)) {
+    T* out = a + r * lda;
+    for (int64_t t = tap0; t <= tap1; t++) {
+      const int64_t c0 = t == tap0 ? k0 - t * p.channels : 0, c1 = t == tap1 ? k1 - t * p.channels : p.channels;
+      int64_t index = q.sample;
+      bool inside = true;
+      for (int i = 0; i < 3; i++) {
+        const int64_t at = q.at[i] * p.step[i] + p.taps[size_t(t)][i];
+        inside &= at >= 0 && at < p.limit[i];
+        index = index * p.limit[i] + at;
+      }
+      const int64_t n = c1 - c0;
+      if (inside) {
+        const T* from = p.x + index * p.pixel + c0;
+        if (n < 16)
+          for (int64_t c = 0; c < n; c++) out[c] = from[c];
+        else
+          std::memcpy(out, from, size_t(n) * sizeof(T));
+      } else {
+        for (int64_t c = 0; c < n; c++) out[c] = T(0);
+      }
+      out += n;
+    }
+  }
+}
+
+// B[panel][tap * channels][kPanel]; a tap is an offset into the weight.
+template <class T>
+void pack(T* out, const T* w, const std::vector<int64_t>& taps, int64_t channels, int64_t channel_stride, int64_t columns, int64_t column_stride) {
+  constexpr int64_t P = kPanel<T>;
+  const int64_t panels = ceil_div(columns, P), depth = int64_t(taps.size()) * channels, count = int64_t(taps.size());
+  if (depth == 0) return;
+  constexpr int64_t run = 16;  // channels at a time: 16 * taps lines of B stay cached while the rows of w are read in order
+  const int64_t runs = ceil_div(channels, run);
+  parallel_for(panels * runs, std::max<int64_t>(1, kGrain / (P * run * count)), [&](int64_t begin, int64_t end) {
+    for (int64_t job = begin; job < end; job++) {
+      const int64_t panel = job / runs, c0 = job % runs * run, c1 = std::min(channels, c0 + run);
+      T* base = out + panel * depth * P;
+      for (int64_t j = 0; j < P; j++) {
+        const int64_t column = panel * P + j;
+        const T* from = w + column * column_stride;
+        for (int64_t c = c0; c < c1; c++)
+          for (int64_t t = 0; t < count; t++)
+            base[(t * channels + c) * P + j] = column < columns ? from[c * channel_stride + taps[size_t(t)]] : T(0);
+      }
+    }
+  });
+}
+
+// Rows of A that need no gathering: one tap, each position its own pixel.
+template <class T> bool direct(const Product<T>& p) {
+  if (p.taps.size() != 1) return false;
+  for (int i = 0; i < 3; i++)
+    if (p.step[i] != 1 || p.taps[0][i] != 0 || p.rows[i] != p.limit[i]) return false;
+  return true;
+}
+
+template <class T> void multiply(const Product<T>& p) {
+  constexpr int64_t P = kPanel<T>;
+  const int64_t positions = p.positions(), depth = p.depth(), panels = ceil_div(p.columns, P), width = panels * P;
+  if (positions == 0 || p.columns == 0) return;
+  const bool uniform = p.strides[2] == p.rows[2] * p.strides[3] && p.strides[1] == p.rows[1] * p.strides[2] &&
+                       p.strides[0] == p.rows[0] * p.strides[1];
+  const bool whole = p.columns % Lanes<T>::count == 0;  // no vector reaches past the columns
+  const bool in_place = uniform && whole, no_gather = direct(p);
+  const int64_t block = std::min(kRows, std::max<int64_t>(kTileRows, round_up(ceil_div(positions, 16), kTileRows)));
+  const int64_t blocks = ceil_div(positions, block);
+  // Few blocks of rows: split the columns as well.
+  const int64_t parts = blocks >= 8 ? 1 : std::min(panels, ceil_div(8, blocks)), part = ceil_div(panels, parts);
+  PerThread<T> rows(block * kDepth), results(in_place ? 0 : block * width);
+  parallel_for(blocks * parts, 1, [&](int64_t begin, int64_t end) {
+    T *const a = rows.mine(), *const staged = in_place ? nullptr : results.mine();
+    for (int64_t job = begin; job < end; job++) {
+      const int64_t first = job / parts * block, count = std::min(block, positions - first);
+      const int64_t panel0 = job % parts * part, panel1 = std::min(panels, panel0 + part);
+      T* const c = in_place ? p.y + first * p.strides[3] : staged;
+      const int64_t ldc = in_place ? p.strides[3] : width;
+      for (int64_t k0 = 0; k0 < std::max<int64_t>(depth, 1); k0 += kDepth) {
+        const int64_t k1 = std::min(depth, k0 + kDepth);
+        const T* rows_of_a = a;
+        int64_t lda = kDepth;
+        if (no_gather) rows_of_a = p.x + first * p.pixel + k0, lda = p.pixel;
+        else if (k1 > k0) gather(p, first, count, k0, k1, a, lda);
+        for (int64_t panel = panel0; panel < panel1; panel++) {
+          T* const out = c + panel * P;
+          tile_rows<T, false>(count, p.columns - panel * P, rows_of_a, lda, p.weight + (panel * depth + k0) * P, k1 - k0, out, ldc,
+                              k0 == 0 ? p.bias + panel * P : out, k0 == 0 ? 0 : ldc);
+        }
+      }
+      if (in_place) continue;
+      const int64_t column0 = panel0 * P, columns = std::min(p.columns, panel1 * P) - column0;
+      if (columns <= 0) continue;
+      Position q = position_of(p, first);
+      for (int64_t r = 0; r < count; r++, advance(p, q)) {
+        T* out = p.y + q.sample * p.strides[0] + q.at[0] * p.strides[1] + q.at[1] * p.strides[2] + q.at[2] * p.strides[3] + column0;
+        std::memcpy(out, staged + r * width + column0, size_t(columns) * sizeof(T));
+      }
+    }
+  });
+}
+
+// Bias of one group, padded with zeros to whole panels.
+template <class T> std::vector<T> padded_bias(const T* bias, int64_t columns) {
+  std::vector<T> padded(size_t(round_up(std::max<int64_t>(columns, 1), kPanel<T>)), T(0));
+  if (bias) std::copy(bias, bias + columns, padded.begin());
+  return padded;
+}
+
+// Calls f(z, y, x) for each tap of the kernel.
+template <class F> void each_tap(const ConvShape& s, F&& f) {
+  for (int64_t z = 0; z < s.kernel[0]; z++)
+    for (int64_t y = 0; y < s.kernel[1]; y++)
+      for (int64_t x = 0; x < s.kernel[2]; x++) f(z, y, x);
+}
+
+}  // namespace
+
+template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
+  const int64_t channels = s.group_channels(), filters = s.group_filters();
+  Scratch packed(scratch_bytes<T>({round_up(filters, kPanel<T>), s.taps(), channels}));
+  std::vector<int64_t> offsets;
+  Product<T> p;
+  each_tap(s, [&](int64_t kz, int64_t ky, int64_t kx) {
+    offsets.push_back(kz * w.tap[0] + ky * w.tap[1] + kx * w.tap[2]);
+    const int64_t at[3] = {kz, ky, kx};
+    std::array<int64_t, 3> tap;
+    for (int i = 0; i < 3; i++) tap[size_t(i)] = at[i] * s.dilation[i] - s.padding[i];
+    p.taps.push_back(tap);
+  });
+  p.batch = s.batch, p.pixel = s.channels, p.channels = channels, p.columns = filters, p.weight = packed.as<T>();
+  p.strides[3] = s.filters;
+  for (int i = 2; i >= 0; i--) p.strides[i] = p.strides[i + 1] * s.output[i];
+  std::copy_n(s.output, 3, p.rows);
+  std::copy_n(s.stride, 3, p.step);
+  std::copy_n(s.input, 3, p.limit);
+  for (int64_t g = 0; g < s.groups; g++) {
+    const std::vector<T> padded = padded_bias(bias ? bias + g * filters : nullptr, filters);
+    pack(packed.as<T>(), w.data + g * filters * w.filter, offsets, channels, w.channel, filters, w.filter);
+    p.x = x + g * channels, p.y = y + g * filters, p.bias = padded.data();
+    multiply(p);
+  }
+}
+
+template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias) {
+  const int64_t channels = s.group_channels(), filters = s.group_filters();
+  Scratch packed(scratch_bytes<T>({round_up(channels, kPanel<T>), s.taps(), filters}));
+  int64_t phases[3];
+  for (int i = 0; i < 3; i++) phases[i] = std::min(s.stride[i], s.input[i]);
+  Product<T> p;
+  p.batch = s.batch, p.pixel = s.filters, p.channels = filters, p.columns = channels, p.weight = packed.as<T>();
+  std::copy_n(s.output, 3, p.limit);
+  std::fill_n(p.step, 3, 1);
+  int64_t full[4];  // strides of dx
+  full[3] = s.channels;
+  for (int i = 2; i >= 0; i--) full[i] = full[i + 1] * s.input[i];
+  p.strides[0] = full[0];
+  for (int i = 0; i < 3; i++) p.strides[i + 1] = full[i + 1] * s.stride[i];
+  std::vector<int64_t> offsets;
+  for (int64_t phase = 0; phase < phases[0] * phases[1] * phases[2]; phase++) {
+    const int64_t at[3] = {phase / phases[2] / phases[1], phase / phases[2] % phases[1], phase % phases[2]};
+    p.taps.clear();
+    offsets.clear();
+    each_tap(s, [&](int64_t kz, int64_t ky, int64_t kx) {
+      const int64_t k[3] = {kz, ky, kx};
+      std::array<int64_t, 3> tap;
+      for (int i = 0; i < 3; i++) {
+        const int64_t reach = at[i] + s.padding[i] - k[i] * s.dilation[i];
+        if (reach % s.stride[i] != 0) return;
+        tap[size_t(i)] = reach / s.stride[i];
+      }
+      p.taps.push_back(tap);
+      offsets.push_back(kz * w.tap[0] + ky * w.tap[1] + kx * w.tap[2]);
+    });
+    int64_t shift = 0;
+    for (int i = 0; i < 3; i++) {
+      p.rows[i] = (s.input[i] - at[i] + s.stride[i] - 1) / s.stride[i];
+      shift += at[i] * full[i + 1];
+    }
+    for (int64_t g = 0; g < s.groups; g++) {
+      pack(packed.as<T>(), w.data + g * filters * w.filter, offsets, filters, w.filter, channels, w.channel);
+      const std::vector<T> padded = padded_bias(bias ? bias + g * channels : nullptr, channels);
+      p.x = dy + g * filters, p.y = dx + g * channels + shift, p.bias = padded.data();
+      multiply(p);
+    }
+  }
+}
+
+template void gemm_forward<float>(const ConvShape&, float*, const float*, const Weight<const float>&, const float*);
+template void gemm_forward<double>(const ConvShape&, double*, const double*, const Weight<const double>&, const double*);
+template void gemm_backward_input<float>(const ConvShape&, float*, const float*, const Weight<const float>&, const float*);
+template void gemm_backward_input<double>(const ConvShape&, double*, const double*, const Weight<const double>&, const double*);
+
+}  // namespace dg::conv

@@ -1,0 +1,148 @@
+// Gradient of the weights as a matrix product over positions: dw[tap * channels][filters] = sum over positions of gathered x^T * dy.
+// Positions are cut into a number of slices that depends on the shape alone; the slices' sums are added in their order.
+#include <vector>
+
+#include "convolution.h"
+#include "tile.h"
+
+namespace dg::conv {
+namespace {
+
+constexpr int64_t kBlock = 256;  // positions of a pass
+
+// A[position][k0 .. k1): the taps of x at output positions from `first`.
+template <class T>
+void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int64_t count, int64_t k0, int64_t k1, T* a, int64_t lda) {
+  int64_t at[3], sample = first;
+  for (int i = 2; i >= 0; i--) {
+    at[i] = sample % s.output[i];
+    sample /= s.output[i];
+  }
+  for (int64_t r = 0; r < count; r++) {
+    T* out = a + r * lda;
+    int64_t tap = k0 / channels, c = k0 % channels;
+    int64_t k[3] = {tap / s.kernel[2] / s.kernel[1], tap / s.kernel[2] % s.kernel[1], tap % s.kernel[2]};
+    for (int64_t left = k1 - k0; left > 0;) {
+      int64_t index = sample;
+      bool inside = true;
+      for (int i = 0; i < 3; i++) {
+        const int64_t position = at[i] * s.stride[i] - s.padding[i] + k[i] * s.dilation[i];
+        inside &= position >= 0 && position < s.input[i];
+        index = index * s.input[i] + position;
+      }
+      const int64_t n = std::min(left, channels - c);
+      if (inside) {
+        const T* from = x + index * s.channels + c;
+        if (n < 16)
+          for (int64_t i = 0; i < n; i++) out[i] = from[i];
+        else
+          std::memcpy(out, from, size_t(n) * sizeof(T));
+      } else {
+        for (int64_t i = 0; i < n; i++) out[i] = T(0);
+      }
+      out += n, left -= n, c = 0;
+      for (int i = 2; i >= 0; i--) {
+        if (++k[i] < s.kernel[i]) break;
+        k[i] = 0;
+      }
+    }
+    for (int i = 2; i >= 0; i--) {
+      if (++at[i] < s.output[i]) break;
+      at[i] = 0;
+      if (i == 0) sample++;
+    }
+  }
+}
+
+}  // namespace
+
+template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
+  constexpr int64_t P = kPanel<T>;
+  const int64_t channels = s.group_channels(), filters = s.group_filters(), depth = s.taps() * channels;
+  const int64_t positions = s.output_pixels(), panels = ceil_div(filters, P), width = panels * P;
+  if (depth == 0 || filters == 0) return;
+  const int64_t part = std::min<int64_t>(depth, 24 * kTileRows), parts = ceil_div(depth, part);
+  // Slices give the threads work where the gradient itself is small.
+  const int64_t most = std::max<int64_t>(1, (int64_t(1) << 23) / (depth * width));
+  const int64_t slices = std::max<int64_t>(1, std::min({ceil_div(16, parts), most, ceil_div(positions, 2 * kBlock)}));
+  const int64_t slice = round_up(ceil_div(std::max<int64_t>(positions, 1), slices), kBlock);
+  Scratch sums(scratch_bytes<T>({slices, depth, width}));
+  PerThread<T> rows(kBlock * (part + 16)), columns(kBlock * width);
+  for (int64_t g = 0; g < s.groups; g++) {
+    parallel_for(slices * parts, 1, [&](int64_t begin, int64_t end) {
+      T *const a = rows.mine(), *const b = columns.mine();
+      for (int64_t job = begin; job < end; job++) {
+        const int64_t k0 = job % parts * part, k1 = std::min(depth, k0 + part), lda = part + 16;
+        T* const sum = sums.as<T>() + (job / parts * depth + k0) * width;
+        std::fill_n(sum, (k1 - k0) * width, T(0));
+        const int64_t stop = std::min(positions, (job / parts + 1) * slice);
+        for (int64_t first = job / parts * slice; first < stop; first += kBlock) {
+          const int64_t count = std::min(kBlock, stop - first);
+          gather(s, x + g * channels, channels, first, count, k0, k1, a, lda);
+          for (int64_t panel = 0; panel < panels; panel++) {
+            const int64_t valid = std::min(P, filters - panel * P);
+            for (int64_t r = 0; r < count; r++) {
+              const T* from = dy + (first + r) * s.filters + g * filters + panel * P;
+              T* to = b + r * P;
+              for (int64_t i = 0; i < valid; i++) to[i] = from[i];
+              for (int64_t i = valid; i < P; i++) to[i] = T(0);
+            }
+            tile_rows<T, true>(k1 - k0, valid, a, lda, b, count, sum + panel * P, width, sum + panel * P, width);
+          }
+        }
+      }
+    });
+    // dw[filter, channel, tap] from [tap][channel][filter], slices added in order.
+    constexpr int64_t run = 16;
+    const int64_t runs = ceil_div(channels, run), taps = s.taps();
+    parallel_for(panels * runs, std::max<int64_t>(1, kGrain / (P * run * taps)), [&](int64_t begin, int64_t end) {
+      for (int64_t job = begin; job < end; job++) {
+        const int64_t panel = job / runs, c0 = job % runs * run, c1 = std::min(channels, c0 + run);
+        const int64_t valid = std::min(P, filters - panel * P);
+        for (int64_t j = 0; j < valid; j++) {
+          T* const out = dw.data + (g * filters + panel * P + j) * dw.filter;
+          for (int64_t c = c0; c < c1; c++) {
+            for (int64_t t = 0; t < taps; t++) {
+              const T* from = sums.as<T>() + (t * channels + c) * width + panel * P + j;
+              T total = from[0];
+              for (int64_t slot = 1; slot < slices; slot++) total += from[slot * depth * width];
+              const int64_t kz = t / s.kernel[2] / s.kernel[1], ky = t / s.kernel[2] % s.kernel[1], kx = t % s.kernel[2];
+              out[c * dw.channel + kz * dw.tap[0] + ky * dw.tap[1] + kx * dw.tap[2]] = total;
+            }
+          }
+        }
+      }
+    });
+  }
+}
+
+// db[o] = sum of dy over positions, by blocks of 256 and those sums in double.
+template <class T> void backward_bias(const ConvShape& s, T* db, const T* dy) {
+  const int64_t positions = s.output_pixels(), filters = s.filters, blocks = ceil_div(positions, kBlock);
+  if (filters == 0) return;
+  Scratch sums(scratch_bytes<T>({std::max<int64_t>(blocks, 1), filters}));
+  parallel_for(blocks, std::max<int64_t>(1, kGrain / (kBlock * filters)), [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; block++) {
+      T* const sum = sums.as<T>() + block * filters;
+      std::fill_n(sum, filters, T(0));
+      const int64_t stop = std::min(positions, (block + 1) * kBlock);
+      for (int64_t r = block * kBlock; r < stop; r++) {
+        const T* from = dy + r * filters;
+#pragma omp simd
+        for (int64_t o = 0; o < filters; o++) sum[o] += from[o];
+      }
+    }
+  });
+  for (int64_t o = 0; o < filters; o++) {
+    double total = 0;
+    for (int64_t block = 0; block < blocks; block++) total += double(sums.as<T>()[block * filters + o]);
+    db[o] = T(total);
+  }
+}
+
+template void gemm_backward_weight<float>(const ConvShape&, const Weight<float>&, const float*, const float*);
+template void gemm_backward_weight<double>(const ConvShape&, const Weight<double>&, const double*, const double*);
+template void backward_bias<float>(const ConvShape&, float*, const float*);
+template void backward_bias<double>(const ConvShape&, double*, const double*);
+
+}  // namespace dg::conv
