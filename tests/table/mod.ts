@@ -3,6 +3,7 @@ import type { Row } from "../op_table.ts";
 import { activation } from "./activation.ts";
 import { arrange } from "./arrange.ts";
 import { binary } from "./binary.ts";
+import { convolution } from "./convolution.ts";
 import { indexing } from "./indexing.ts";
 import { loss } from "./loss.ts";
 import { matmul } from "./matmul.ts";
@@ -19,6 +20,7 @@ export const families: Readonly<Record<string, readonly Row[]>> = {
   activation,
   arrange,
   binary,
+  convolution,
   indexing,
   loss,
   matmul,
