@@ -263,7 +263,6 @@ export {
   randperm,
   type StreamPart,
 } from "./ops/mod.ts";
-export { batchNorm, type BatchNormOptions } from "./ops/mod.ts";
 export { logSoftmax, logsumexp, softmax } from "./ops/mod.ts";
 export {
   binaryCrossEntropy,
@@ -296,6 +295,18 @@ export {
   type TopkOptions,
   type Unique,
   unique,
+} from "./ops/mod.ts";
+export {
+  type AffineOptions,
+  batchNorm,
+  type BatchNormOptions,
+  groupNorm,
+  instanceNorm,
+  type InstanceNormOptions,
+  layerNorm,
+  localResponseNorm,
+  normalize,
+  rmsNorm,
 } from "./ops/mod.ts";
 export { type DataArray, equal } from "./ops/mod.ts";
 

@@ -741,6 +741,65 @@ export const symbols = {
     ],
     result: "i32",
   },
+  dg_layer_norm: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // mean
+      "u32", // invstd
+      "u32", // x
+      "u32", // weight
+      "u32", // bias
+      "f64", // columns
+      "f64", // eps
+    ],
+    result: "i32",
+  },
+  dg_layer_norm_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dweight
+      "u32", // dbias
+      "u32", // dy
+      "u32", // x
+      "u32", // mean
+      "u32", // invstd
+      "u32", // weight
+      "f64", // columns
+    ],
+    result: "i32",
+  },
+  dg_group_norm: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // mean
+      "u32", // invstd
+      "u32", // x
+      "u32", // weight
+      "u32", // bias
+      "f64", // groups
+      "f64", // eps
+    ],
+    result: "i32",
+  },
+  dg_group_norm_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dx
+      "u32", // dweight
+      "u32", // dbias
+      "u32", // dy
+      "u32", // x
+      "u32", // mean
+      "u32", // invstd
+      "u32", // weight
+      "f64", // groups
+    ],
+    result: "i32",
+  },
+
   // ---- interpolate
   dg_interpolate: {
     parameters: [

@@ -191,6 +191,16 @@ DG_EXPORT int32_t dg_batch_norm_reduce(const dg_tensor* t, uint32_t sum_dy, uint
                                        uint32_t y, uint32_t mean, uint32_t invstd, uint32_t weight, uint32_t bias, uint32_t relu);
 DG_EXPORT int32_t dg_batch_norm_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t x, uint32_t mean, uint32_t invstd, uint32_t weight,
                                          uint32_t bias, uint32_t sum_dy, uint32_t sum_dy_xhat, double count, uint32_t relu);
+/* kernels/cpu/layer_norm.cpp: x, y, dy contiguous. layer_norm: rows of `columns` values, weight and bias one a column, mean and invstd one a row;
+   without mean the root mean square norm. group_norm: rows are the groups of channels of a sample of [N, C, ...]. Absent gradients are not made. */
+DG_EXPORT int32_t dg_layer_norm(const dg_tensor* t, uint32_t y, uint32_t mean, uint32_t invstd, uint32_t x, uint32_t weight, uint32_t bias,
+                                double columns, double eps);
+DG_EXPORT int32_t dg_layer_norm_backward(const dg_tensor* t, uint32_t dx, uint32_t dweight, uint32_t dbias, uint32_t dy, uint32_t x, uint32_t mean,
+                                         uint32_t invstd, uint32_t weight, double columns);
+DG_EXPORT int32_t dg_group_norm(const dg_tensor* t, uint32_t y, uint32_t mean, uint32_t invstd, uint32_t x, uint32_t weight, uint32_t bias,
+                                double groups, double eps);
+DG_EXPORT int32_t dg_group_norm_backward(const dg_tensor* t, uint32_t dx, uint32_t dweight, uint32_t dbias, uint32_t dy, uint32_t x, uint32_t mean,
+                                         uint32_t invstd, uint32_t weight, double groups);
 
 /* ---- interpolate: [N, C, spatial...]; scale factors right-aligned to the spatial axes, 0: from the sizes; mode is an InterpolateMode. The backward
    functions are the exact adjoints. pad: before* positions in front of each spatial axis, the rest of y behind; mode is a PadMode. */

@@ -41,8 +41,8 @@ export function statisticsDType(x: Tensor): DType {
   return x.dtype === "float64" ? "float64" : "float32";
 }
 
-/** A per-channel tensor in the dtype and order that the kernels take; `x` itself where it is so already. */
-function perChannel(x: Tensor | null, dtype: DType): Tensor | null {
+/** A parameter or buffer in the dtype and order that the kernels take; `x` itself where it is so already. */
+export function perChannel(x: Tensor | null, dtype: DType): Tensor | null {
   if (x === null || (x.dtype === dtype && x.isContiguous())) return x;
   return copyInto(emptyTensor(x.shape, dtype, x.device), x);
 }

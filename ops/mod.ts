@@ -24,6 +24,7 @@ export * from "./inplace.ts";
 export * from "./loss.ts";
 export * from "./matmul.ts";
 export * from "./interpolate.ts";
+export * from "./normalization.ts";
 export * from "./pooling.ts";
 export * from "./random.ts";
 export * from "./read.ts";

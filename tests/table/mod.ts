@@ -13,6 +13,7 @@ import { sort } from "./sort.ts";
 import { interpolation } from "./interpolate.ts";
 import { pooling } from "./pooling.ts";
 import { shuffle } from "./shuffle.ts";
+import { normalization } from "./normalization.ts";
 import { unary } from "./unary.ts";
 import { view } from "./view.ts";
 
@@ -30,6 +31,7 @@ export const families: Readonly<Record<string, readonly Row[]>> = {
   interpolate: interpolation,
   pooling,
   shuffle,
+  normalization,
   unary,
   view,
 };
