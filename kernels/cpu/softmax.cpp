@@ -112,7 +112,7 @@ void for_rows(const Tensor* const (&tensors)[K], int axis, Row&& row, Lanes&& la
     bool across = loop.all_unit() && loop.inner() > 1;
     for (int k = 0; k < K; k++) across &= tensors[k]->strides[axis] != 1;
     const int last = loop.rank - 1;
-    parallel_for(loop.numel, std::max<int64_t>(1, kGrain / n), [&](int64_t begin, int64_t end) {
+    parallel_for(loop.numel, std::max<int64_t>(across ? kLanes : 1, kGrain / n), [&](int64_t begin, int64_t end) {
       loop.rows(begin, end, [&](const int64_t* offsets, int64_t count) {
         int64_t at[K];
         for (int64_t i = 0; i < count;) {
