@@ -131,6 +131,11 @@ inline int64_t tile_channels(const Layout& l, int64_t channel0) { return std::mi
 template <class C, class F>
 C lane_sum(int64_t n, F f) {
   constexpr int64_t lanes = 64;
+  if (n < lanes) {
+    C sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += f(i);
+    return sum;
+  }
   C acc[lanes] = {};
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
@@ -144,7 +149,7 @@ C lane_sum(int64_t n, F f) {
 
 // mean and squared deviations of each block and channel.
 template <class T, class C>
-void block_moments(const Layout& l, const T* x, C* means, C* squares) {
+void block_moments(const Layout& l, const T* x, double* means, C* squares) {
   for_blocks(l, [&](int64_t block, int64_t channel0) {
     const C n = C(l.block_count(block));
     if (!l.rows) {
@@ -153,7 +158,7 @@ void block_moments(const Layout& l, const T* x, C* means, C* squares) {
       const C m = lane_sum<C>(count, [p](int64_t i) { return C(p[i]); }) / n;
       const C rest = lane_sum<C>(count, [p, m](int64_t i) { return C(p[i]) - m; });
       const C square = lane_sum<C>(count, [p, m](int64_t i) { return (C(p[i]) - m) * (C(p[i]) - m); });
-      means[block * l.channels + channel0] = m + rest / n;
+      means[block * l.channels + channel0] = double(m) + double(rest / n);
       squares[block * l.channels + channel0] = std::max(C(0), square - rest * rest / n);
       return;
     }
@@ -178,10 +183,10 @@ void block_moments(const Layout& l, const T* x, C* means, C* squares) {
     });
     fold(l, rest);
     fold(l, square);
-    C* const m = means + block * l.channels + channel0;
+    double* const m = means + block * l.channels + channel0;
     C* const s = squares + block * l.channels + channel0;
     for (int64_t c = 0; c < channels; c++) {
-      m[c] = mean[c] + rest[c] / n;
+      m[c] = double(mean[c]) + double(rest[c] / n);
       s[c] = std::max(C(0), square[c] - rest[c] * rest[c] / n);
     }
   });
@@ -189,7 +194,7 @@ void block_moments(const Layout& l, const T* x, C* means, C* squares) {
 
 // var = (sum of squares + sum of n_b (mean_b - mean)^2) / n.
 template <class C>
-void merge_moments(const Layout& l, const C* means, const C* squares, C* mean, C* var) {
+void merge_moments(const Layout& l, const double* means, const C* squares, C* mean, C* var) {
   parallel_for(l.channels, 64, [&](int64_t begin, int64_t end) {
     double total[64], square[64];
     const int64_t channels = end - begin;
@@ -197,14 +202,14 @@ void merge_moments(const Layout& l, const C* means, const C* squares, C* mean, C
     std::fill(total, total + channels, 0.0);
     for (int64_t b = 0; b < l.blocks; b++) {
       const double count = double(l.block_count(b));
-      for (int64_t c = 0; c < channels; c++) total[c] += count * double(means[b * l.channels + begin + c]);
+      for (int64_t c = 0; c < channels; c++) total[c] += count * means[b * l.channels + begin + c];
     }
     for (int64_t c = 0; c < channels; c++) total[c] /= n;
     std::fill(square, square + channels, 0.0);
     for (int64_t b = 0; b < l.blocks; b++) {
       const double count = double(l.block_count(b));
       for (int64_t c = 0; c < channels; c++) {
-        const double d = double(means[b * l.channels + begin + c]) - total[c];
+        const double d = means[b * l.channels + begin + c] - total[c];
         square[c] += double(squares[b * l.channels + begin + c]) + count * d * d;
       }
     }
@@ -339,6 +344,23 @@ void block_sums(const Layout& l, const T* dy, const T* x, const T* y, T* out, co
   });
 }
 
+// The sums of all blocks; the second times invstd.
+template <class C>
+void merge_sums(const Layout& l, const C* sums, const C* invstd, C* sum_dy, C* sum_dy_xhat) {
+  parallel_for(l.channels, 64, [&](int64_t begin, int64_t end) {
+    double one[64] = {}, two[64] = {};
+    for (int64_t b = 0; b < l.blocks; b++)
+      for (int64_t c = begin; c < end; c++) {
+        one[c - begin] += double(sums[b * 2 * l.channels + c]);
+        two[c - begin] += double(sums[(b * 2 + 1) * l.channels + c]);
+      }
+    for (int64_t c = begin; c < end; c++) {
+      sum_dy[c] = C(one[c - begin]);
+      sum_dy_xhat[c] = C(two[c - begin] * double(invstd[c]));
+    }
+  });
+}
+
 template <class T, class C, Mask mask>
 void input_gradient(const Layout& l, T* dx, const T* dy, const T* x, const C* mean, const C* scale, const C* shift, const C* a, const C* b) {
   for_elements(l, [=, &l](int64_t at, int64_t count, int64_t channel) {
@@ -381,8 +403,9 @@ int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean_slot, uint32_t var
       if (!mean || !var) fail(DG_SHAPE, "%s: both outputs must be given", name);
       if (x.numel == 0) fail(DG_SHAPE, "%s: no values to take the mean of", name);
       const int64_t partials = l.blocks * l.channels;
-      const Scratch scratch(2 * partials * int64_t(sizeof(C)));
-      C *means = scratch.as<C>(), *squares = means + partials;
+      const Scratch scratch(partials * int64_t(sizeof(double) + sizeof(C)));
+      double* const means = scratch.as<double>();
+      C* const squares = reinterpret_cast<C*>(means + partials);
       block_moments<T, C>(l, x.data<T>(), means, squares);
       merge_moments<C>(l, means, squares, mean, var);
     });
@@ -488,15 +511,7 @@ int32_t dg_batch_norm_reduce(const dg_tensor* t, uint32_t sum_dy_slot, uint32_t 
       if (!relu) run(std::integral_constant<Mask, Mask::none>{});
       else if (present(y_slot)) run(std::integral_constant<Mask, Mask::output>{});
       else run(std::integral_constant<Mask, Mask::again>{});
-      for (int64_t c = 0; c < l.channels; c++) {
-        double one = 0, two = 0;
-        for (int64_t b = 0; b < l.blocks; b++) {
-          one += double(sums[b * 2 * l.channels + c]);
-          two += double(sums[(b * 2 + 1) * l.channels + c]);
-        }
-        sum_dy[c] = C(one);
-        sum_dy_xhat[c] = C(two * double(columns.at(1)[c]));
-      }
+      merge_sums<C>(l, sums, columns.at(1), sum_dy, sum_dy_xhat);
     });
   });
 }

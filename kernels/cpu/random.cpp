@@ -267,13 +267,18 @@ int32_t dg_dropout(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, double 
       using C = compute_t<T>;
       const Loop<2> loop({&y, &x});
       const C scale = p < 1 ? C(1.0 / (1.0 - p)) : C(0);
-      const uint64_t threshold = uint64_t(p * 0x1p32);  // 2^32 drops every word
+      const uint32_t threshold = p < 1 ? uint32_t(p * 0x1p32) : 0;  // p = 1 drops by its scale of 0
       const int64_t sy = loop.strides[0][loop.rank - 1], sx = loop.strides[1][loop.rank - 1];
       const bool unit = loop.all_unit();
       for_counters(stream, loop.numel, 4, [&](const uint32_t (&w)[4][kLanes], int64_t at, int64_t count) {
         C factor[4 * kLanes];
-        for (int64_t lane = 0; lane < kLanes; lane++)
-          for (int j = 0; j < 4; j++) factor[4 * lane + j] = w[j][lane] >= threshold ? scale : C(0);
+#pragma omp simd
+        for (int64_t lane = 0; lane < kLanes; lane++) {
+          factor[4 * lane] = w[0][lane] >= threshold ? scale : C(0);
+          factor[4 * lane + 1] = w[1][lane] >= threshold ? scale : C(0);
+          factor[4 * lane + 2] = w[2][lane] >= threshold ? scale : C(0);
+          factor[4 * lane + 3] = w[3][lane] >= threshold ? scale : C(0);
+        }
         const C* f = factor;
         loop.rows(at, at + count, [&](const int64_t* offset, int64_t length) {
           T* out = y.data<T>() + offset[0];
