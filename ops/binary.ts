@@ -230,20 +230,20 @@ export function pow(x: Tensor, exponent: Tensor | number): Tensor {
   ]);
 }
 
-function extremum(op: "maximum" | "minimum", first: (x: Tensor, y: Tensor) => Tensor) {
+function extremum(op: "maximum" | "minimum", beaten: (x: Tensor, y: Tensor) => Tensor) {
   return (x: Tensor, y: Tensor): Tensor => {
     const [a, b] = operands(x, y, op);
     return record(op, [a, b], binaryKernel(a, b, op), [a, b], (grad, [p, q]) => {
       const halved = where(eq(p, q), mul(grad, 0.5), grad); // a tie shares the gradient
-      return [where(logicalOr(first(p, q), eq(p, q)), halved, 0), where(logicalOr(first(q, p), eq(p, q)), halved, 0)];
+      return [where(beaten(p, q), 0, halved), where(beaten(q, p), 0, halved)];
     });
   };
 }
 
 /** The larger of two, NaN where either is; at a tie each receives half of the gradient. */
-export const maximum: (x: Tensor, y: Tensor) => Tensor = extremum("maximum", (x, y) => gt(x, y));
+export const maximum: (x: Tensor, y: Tensor) => Tensor = extremum("maximum", (x, y) => lt(x, y));
 /** The smaller of two, NaN where either is; at a tie each receives half of the gradient. */
-export const minimum: (x: Tensor, y: Tensor) => Tensor = extremum("minimum", (x, y) => lt(x, y));
+export const minimum: (x: Tensor, y: Tensor) => Tensor = extremum("minimum", (x, y) => gt(x, y));
 
 /** `max(x, bound)`; at the bound the derivative is 0. */
 export function maximumScalar(x: Tensor, bound: number): Tensor {

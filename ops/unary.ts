@@ -59,7 +59,7 @@ export type Unary = (x: Tensor) => Tensor;
 export const neg: Unary = keeping("neg", (grad) => neg(grad));
 /** `|x|`; the derivative at 0 is 0. */
 export const abs: Unary = keeping("abs", (grad, x) => mul(grad, sign(x)));
-/** -1, 0 or 1; the derivative is 0. */
+/** -1, 0 or 1 (0 for NaN, as in PyTorch); the derivative is 0. */
 export const sign: Unary = keeping("sign", null);
 /** `x * x`. */
 export const square: Unary = keeping("square", (grad, x) => mul(grad, mul(x, 2)));

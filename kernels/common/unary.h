@@ -11,7 +11,7 @@ template <UnaryOp op, class T>
 DG_HD T unary_value(T x) {
   if constexpr (op == UnaryOp::neg) return T(T(0) - x);
   else if constexpr (op == UnaryOp::abs) return x < T(0) ? T(T(0) - x) : (x == T(0) ? T(0) : x);
-  else if constexpr (op == UnaryOp::sign) return x > T(0) ? T(1) : (x < T(0) ? T(T(0) - T(1)) : (x == x ? T(0) : x));
+  else if constexpr (op == UnaryOp::sign) return x > T(0) ? T(1) : (x < T(0) ? T(T(0) - T(1)) : T(0));
   else if constexpr (op == UnaryOp::square) return T(x * x);
   else if constexpr (std::is_integral_v<T>) return op == UnaryOp::bitwise_not ? T(~x) : x;  // rounding leaves integers alone
   else if constexpr (op == UnaryOp::sqrt) return std::sqrt(x);
