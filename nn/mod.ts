@@ -9,4 +9,8 @@ export type { ForwardHook, ForwardPreHook, FullBackwardHook, Handle } from "./ho
 export type { LoadResult, StateDict } from "./state_dict.ts";
 export { ModuleDict, ModuleList, ParameterList, Sequential } from "./container.ts";
 export * from "./activation.ts";
+export * from "./padding.ts";
+export * from "./pooling.ts";
 export * from "./shape.ts";
+export * from "./shuffle.ts";
+export * from "./upsampling.ts";

@@ -8,7 +8,7 @@ import { DTypeError, ShapeError } from "../ffi/errors.ts";
 import { InterpolateMode as Code } from "../ffi/op_codes.ts";
 import { channelsLastStrides, contiguousStrides, isChannelsLast, type Shape, textOf } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { contiguous } from "./copy.ts";
+import { channelsLast, contiguous } from "./copy.ts";
 import { checkTensor, emptyTensor, native } from "./native.ts";
 import { adaptiveAvgPool1d, adaptiveAvgPool2d, adaptiveAvgPool3d } from "./pooling.ts";
 
@@ -59,8 +59,8 @@ const codes = {
 const inChannelsLast = (x: Tensor): boolean => !x.isContiguous() && isChannelsLast(x.shape, x.strides);
 
 /** The map applied to `x`, or its adjoint; each is the other's derivative. */
-function resize(name: string, x: Tensor, shape: Shape, map: Map3, adjoint: boolean): Tensor {
-  const last = inChannelsLast(x), input = last ? x : contiguous(x);
+function resize(name: string, x: Tensor, shape: Shape, map: Map3, adjoint: boolean, last = inChannelsLast(x)): Tensor {
+  const input = last ? channelsLast(x) : contiguous(x);
   const y = emptyTensor(shape, x.dtype, x.device, last ? channelsLastStrides(shape) : contiguousStrides(shape));
   const { mode, align, factors } = map;
   native(
@@ -71,7 +71,10 @@ function resize(name: string, x: Tensor, shape: Shape, map: Map3, adjoint: boole
         : lib.dg_interpolate(f.pointer, f.put(y), f.put(input), mode, align, ...factors),
   );
   const title = adjoint ? `${name} (derivative)` : name;
-  return record(title, [input], y, [], (grad) => [resize(name, grad, input.shape, map, !adjoint)]);
+  const from = x.shape;
+  record(title, [input], y, [], (grad) => [resize(name, grad, from, map, !adjoint, last)]);
+  if (input !== x) input.dispose();
+  return y;
 }
 
 function perAxis(value: number | readonly number[], axes: number, what: string): number[] {

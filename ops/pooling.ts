@@ -168,7 +168,9 @@ function spreadToWinners(dy: Tensor, codes: Tensor, shape: Shape, window: Window
   const last = inChannelsLast(codes), grad = arrange(dy, last);
   const dx = emptyTensor(shape, dy.dtype, dy.device, layoutStrides(shape, last));
   native(dy.device, (lib, f) => lib.dg_max_pool_backward(f.pointer, f.put(dx), f.put(grad), f.put(codes), ...twelve(window)));
-  return record(`${window.name} (derivative)`, [grad], dx, [codes], (again, [kept]) => [takeWinners(again, kept, window)]);
+  record(`${window.name} (derivative)`, [grad], dx, [codes], (again, [kept]) => [takeWinners(again, kept, window)]);
+  if (grad !== dy) grad.dispose();
+  return dx;
 }
 
 /** `y[o]`: the element of `x` that won window `o`. */
@@ -176,7 +178,10 @@ function takeWinners(x: Tensor, codes: Tensor, window: Window): Tensor {
   const last = inChannelsLast(codes), input = arrange(x, last);
   const y = emptyTensor(codes.shape, x.dtype, x.device, codes.strides);
   native(x.device, (lib, f) => lib.dg_max_pool_gather(f.pointer, f.put(y), f.put(input), f.put(codes), ...twelve(window)));
-  return record(`${window.name} (derivative)`, [input], y, [codes], (grad, [kept]) => [spreadToWinners(grad, kept, input.shape, window)]);
+  const from = x.shape;
+  record(`${window.name} (derivative)`, [input], y, [codes], (grad, [kept]) => [spreadToWinners(grad, kept, from, window)]);
+  if (input !== x) input.dispose();
+  return y;
 }
 
 /** Max pooling of a batch; the second result is there on request. */
@@ -193,7 +198,8 @@ function maxKernel(x: Tensor, window: Window, spatial: Shape, returnIndices: boo
   }
   native(x.device, (lib, f) => lib.dg_max_pool(f.pointer, f.put(y), f.put(indices), f.put(codes), f.put(x), ...twelve(window)));
   if (codes !== null) {
-    record(window.name, [x], y, [codes], (grad, [kept]) => [spreadToWinners(grad, kept, x.shape, window)]);
+    const from = x.shape;
+    record(window.name, [x], y, [codes], (grad, [kept]) => [spreadToWinners(grad, kept, from, window)]);
     codes.dispose();
   }
   return indices === null ? [y] : [y, indices];
@@ -265,19 +271,23 @@ type Nine = [...Triple, ...Triple, ...Triple];
 const nine = (w: Window): Nine => [...w.kernel, ...w.stride, ...w.padding] as Nine;
 
 function averageKernel(x: Tensor, shape: Shape, window: Window, divisor: Divisor): Tensor {
-  const y = emptyTensor(shape, x.dtype, x.device, layoutStrides(shape, inChannelsLast(x)));
+  const last = inChannelsLast(x), y = emptyTensor(shape, x.dtype, x.device, layoutStrides(shape, last));
   native(x.device, (lib, f) => lib.dg_avg_pool(f.pointer, f.put(y), f.put(x), ...nine(window), divisor.include, divisor.override));
-  return record(window.name, [x], y, [], (grad) => [spreadAverage(grad, x.shape, window, divisor)]);
+  const from = x.shape;
+  return record(window.name, [x], y, [], (grad) => [spreadAverage(grad, from, window, divisor, last)]);
 }
 
-function spreadAverage(dy: Tensor, shape: Shape, window: Window, divisor: Divisor): Tensor {
-  const last = inChannelsLast(dy), grad = arrange(dy, last);
+function spreadAverage(dy: Tensor, shape: Shape, window: Window, divisor: Divisor, last: boolean): Tensor {
+  const grad = arrange(dy, last);
   const dx = emptyTensor(shape, dy.dtype, dy.device, layoutStrides(shape, last));
   native(
     dy.device,
     (lib, f) => lib.dg_avg_pool_backward(f.pointer, f.put(dx), f.put(grad), ...nine(window), divisor.include, divisor.override),
   );
-  return record(`${window.name} (derivative)`, [grad], dx, [], (again) => [averageKernel(again, grad.shape, window, divisor)]);
+  const from = dy.shape;
+  record(`${window.name} (derivative)`, [grad], dx, [], (again) => [averageKernel(again, from, window, divisor)]);
+  if (grad !== dy) grad.dispose();
+  return dx;
 }
 
 function avgPool(name: string, axes: number, x: Tensor, kernelSize: PoolSize, options?: AvgPoolOptions): Tensor {
@@ -419,7 +429,8 @@ function scatterFlat(x: Tensor, indices: Tensor, shape: Shape, name: string, acc
 function gatherFlat(x: Tensor, indices: Tensor, name: string): Tensor {
   const y = emptyTensor(indices.shape, x.dtype, x.device, layoutStrides(indices.shape, inChannelsLast(x)));
   native(x.device, (lib, f) => lib.dg_unpool_gather(f.pointer, f.put(y), f.put(x), f.put(indices)));
-  return record(`${name} (derivative)`, [x], y, [indices], (grad, [kept]) => [scatterFlat(grad, kept, x.shape, name, true)]);
+  const from = x.shape;
+  return record(`${name} (derivative)`, [x], y, [indices], (grad, [kept]) => [scatterFlat(grad, kept, from, name, true)]);
 }
 
 function maxUnpool(name: string, axes: number, x: Tensor, indices: Tensor, options: MaxUnpoolOptions): Tensor {
@@ -445,7 +456,9 @@ function maxUnpool(name: string, axes: number, x: Tensor, indices: Tensor, optio
   }
   if (spatial.some((size) => size < 1)) throw new ShapeError(`${name}: the result would have spatial sizes ${textOf(spatial)}`);
   const positions = batched ? indices : unsqueeze(indices, 0);
-  return batchwise(x, batched, (input) => [scatterFlat(input, positions, [...input.shape.slice(0, 2), ...spatial], name, false)])[0];
+  const [y] = batchwise(x, batched, (input) => [scatterFlat(input, positions, [...input.shape.slice(0, 2), ...spatial], name, false)]);
+  if (positions !== indices) positions.dispose();
+  return y;
 }
 
 /** {@linkcode maxUnpool2d} over the last axis. */

@@ -8,7 +8,7 @@ import { ShapeError } from "../ffi/errors.ts";
 import { BinaryOp, PadMode } from "../ffi/op_codes.ts";
 import { channelsLastStrides, contiguousStrides, isChannelsLast, numelOf, type Shape, textOf, viewStrides } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { contiguous, copyInto } from "./copy.ts";
+import { channelsLast, contiguous, copyInto } from "./copy.ts";
 import { fullLike, zeros } from "./creation.ts";
 import { checkTensor, emptyTensor, native } from "./native.ts";
 import { reshape, squeeze, unsqueeze } from "./view.ts";
@@ -17,6 +17,14 @@ const inChannelsLast = (x: Tensor): boolean => !x.isContiguous() && isChannelsLa
 
 function alias(x: Tensor, shape: Shape, strides: Shape, offset = 0): Tensor {
   return new Tensor(x.storage, shape, strides, x.offset + offset, x.dtype, false);
+}
+
+/** `body` of `x` as a batch of one. */
+function unbatched(x: Tensor, body: (batch: Tensor) => Tensor): Tensor {
+  const batch = unsqueeze(x, 0), result = body(batch), y = squeeze(result, 0);
+  batch.dispose();
+  result.dispose();
+  return y;
 }
 
 /** A dense tensor of `shape`, channels-last if `last`. */
@@ -86,12 +94,12 @@ function shuffled(
   back: (grad: Tensor) => Tensor,
 ): Tensor {
   if (lead === 1) return rearrange(name, x, split, order, shape, back);
-  const batch = reshape(x, [split[0], ...x.shape.slice(lead)]), target = [split[0], ...shape.slice(lead)];
-  const y = rearrange(name, batch, split, order, target, (grad) => {
-    const wide = reshape(grad, shape);
-    return reshape(back(wide), batch.shape);
-  });
-  return reshape(y, shape);
+  const folded = [split[0], ...x.shape.slice(lead)], batch = reshape(x, folded);
+  const y = rearrange(name, batch, split, order, [split[0], ...shape.slice(lead)], (grad) => reshape(back(reshape(grad, shape)), folded));
+  const result = reshape(y, shape);
+  batch.dispose();
+  y.dispose();
+  return result;
 }
 
 /**
@@ -205,16 +213,22 @@ export function pad(x: Tensor, pads: readonly number[], options?: PadOptions): T
       );
     }
   }
-  if (x.rank === axes + 1) return squeeze(padMapped(unsqueeze(x, 0), pads, mode, false), 0);
+  if (x.rank === axes + 1) return unbatched(x, (batch) => padMapped(batch, pads, mode, false));
   return padMapped(x, pads, mode, false);
 }
 
-function padMapped(x: Tensor, pads: readonly number[], mode: Exclude<PadModeName, "constant">, adjoint: boolean): Tensor {
+function padMapped(
+  x: Tensor,
+  pads: readonly number[],
+  mode: Exclude<PadModeName, "constant">,
+  adjoint: boolean,
+  last = inChannelsLast(x),
+): Tensor {
   const axes = pads.length / 2, sign = adjoint ? -1 : 1;
   const shape = x.shape.map((size, i) =>
     i < x.rank - axes ? size : size + sign * (pads[2 * (x.rank - 1 - i)] + pads[2 * (x.rank - 1 - i) + 1])
   );
-  const last = inChannelsLast(x), input = last ? x : contiguous(x), y = arranged(shape, x, last);
+  const input = last ? channelsLast(x) : contiguous(x), y = arranged(shape, x, last);
   const [before0, before1, before2] = [2, 1, 0].map((i) => pads[2 * i] ?? 0), code = PadMode[mode];
   native(
     x.device,
@@ -223,7 +237,9 @@ function padMapped(x: Tensor, pads: readonly number[], mode: Exclude<PadModeName
         ? lib.dg_pad_backward(f.pointer, f.put(y), f.put(input), code, before0, before1, before2)
         : lib.dg_pad(f.pointer, f.put(y), f.put(input), code, before0, before1, before2),
   );
-  return record(adjoint ? "pad (derivative)" : "pad", [input], y, [], (grad) => [padMapped(grad, pads, mode, !adjoint)]);
+  record(adjoint ? "pad (derivative)" : "pad", [input], y, [], (grad) => [padMapped(grad, pads, mode, !adjoint, last)]);
+  if (input !== x) input.dispose();
+  return y;
 }
 
 function padConstant(x: Tensor, pads: readonly number[], value: number): Tensor {
@@ -359,7 +375,7 @@ export function unfold(x: Tensor, kernelSize: number | readonly number[], option
   checkTensor(x, "unfold", "the input");
   if (x.rank !== 4 && x.rank !== 3) throw new ShapeError(`unfold: takes [N, C, H, W] or [C, H, W], got ${textOf(x.shape)}`);
   const sliding = slidingOf("unfold", x.shape.slice(-2), kernelSize, options);
-  return x.rank === 4 ? unfoldBatch(x, sliding) : squeeze(unfoldBatch(unsqueeze(x, 0), sliding), 0);
+  return x.rank === 4 ? unfoldBatch(x, sliding) : unbatched(x, (batch) => unfoldBatch(batch, sliding));
 }
 
 /**
@@ -381,5 +397,5 @@ export function fold(x: Tensor, options: FoldOptions): Tensor {
   if (columns !== expected) {
     throw new ShapeError(`fold: ${columns} columns, expected ${expected} (${sliding.windows.join(" x ")} windows) in ${textOf(x.shape)}`);
   }
-  return x.rank === 3 ? foldBatch(x, sliding) : squeeze(foldBatch(unsqueeze(x, 0), sliding), 0);
+  return x.rank === 3 ? foldBatch(x, sliding) : unbatched(x, (batch) => foldBatch(batch, sliding));
 }

@@ -6,15 +6,18 @@
 namespace dg {
 namespace {
 
+// Tables of taps are in memory: the header of a broadcast tensor could ask for more than there is.
+void check_size(double taps) {
+  if (!(taps < double(int64_t(1) << 30))) fail(DG_RANGE, "interpolate: tables of %g entries are too large", taps);
+}
+
 template <class R>
 Taps taps_of(InterpolateMode mode, const InterpolateAxis<R>& axis, bool image) {
   using M = InterpolateMode;
   Taps taps;
-  taps.begin.reserve(size_t(axis.out) + 1);
   if (mode == M::linear_antialias || mode == M::cubic_antialias) {
     const bool cubic = mode == M::cubic_antialias;
-    const double most = std::min(double(axis.in), 2 * double(axis.radius(cubic)) + 2) * double(axis.out);
-    if (!(most < 1e9)) fail(DG_RANGE, "interpolate: %lld positions of %lld each are too many", (long long)axis.out, (long long)axis.in);
+    check_size(std::min(double(axis.in), 2 * double(axis.radius(cubic)) + 2) * double(axis.out));
     std::vector<R> weight;
     for (int64_t o = 0; o < axis.out; o++) {
       int64_t low, count;
@@ -27,6 +30,7 @@ Taps taps_of(InterpolateMode mode, const InterpolateAxis<R>& axis, bool image) {
     }
     return taps;
   }
+  check_size(4 * double(axis.out));
   for (int64_t o = 0; o < axis.out; o++) {
     int64_t index[4];
     R weight[4] = {1, 0, 0, 0};
@@ -85,6 +89,7 @@ void pad(const char* name, const Tensor& y, const Tensor& x, bool adjoint, uint3
     if (front > most || behind > most || behind < 0)
       fail(DG_SHAPE, "%s: %lld positions do not become %lld with %lld in front", name, (long long)in, (long long)out, (long long)front);
     if (y.numel == 0) continue;
+    check_size(double(out));
     for (int64_t o = 0; o < out; o++) {
       taps[a].add(padded_source(mode, o, in, front), 1);
       taps[a].end();
