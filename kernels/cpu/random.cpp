@@ -270,26 +270,28 @@ int32_t dg_dropout(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, double 
       const uint32_t threshold = p < 1 ? uint32_t(p * 0x1p32) : 0;  // p = 1 drops by its scale of 0
       const int64_t sy = loop.strides[0][loop.rank - 1], sx = loop.strides[1][loop.rank - 1];
       const bool unit = loop.all_unit();
-      for_counters(stream, loop.numel, 4, [&](const uint32_t (&w)[4][kLanes], int64_t at, int64_t count) {
-        C factor[4 * kLanes];
+      T* const to = y.data<T>();
+      const T* const from = x.data<T>();
+      for_counters(stream, loop.numel, 4, [=, &loop](const uint32_t (&w)[4][kLanes], int64_t at, int64_t count) {
+        uint32_t word[4 * kLanes];
 #pragma omp simd
-        for (int64_t lane = 0; lane < kLanes; lane++) {
-          factor[4 * lane] = w[0][lane] >= threshold ? scale : C(0);
-          factor[4 * lane + 1] = w[1][lane] >= threshold ? scale : C(0);
-          factor[4 * lane + 2] = w[2][lane] >= threshold ? scale : C(0);
-          factor[4 * lane + 3] = w[3][lane] >= threshold ? scale : C(0);
-        }
-        const C* f = factor;
-        loop.rows(at, at + count, [&](const int64_t* offset, int64_t length) {
-          T* out = y.data<T>() + offset[0];
-          const T* in = x.data<T>() + offset[1];
-          if (unit) {
+        for (int64_t lane = 0; lane < kLanes; lane++)
+          for (int j = 0; j < 4; j++) word[4 * lane + j] = w[j][lane];
+        const uint32_t* u = word;
+        loop.rows(at, at + count, [=, &u](const int64_t* offset, int64_t length) {
+          T* const out = to + offset[0];
+          const T* const in = from + offset[1];
+          const uint32_t* const keep = u;
+          u += length;
+          if (unit && scale != C(0)) {
 #pragma omp simd
-            for (int64_t i = 0; i < length; i++) out[i] = T(f[i] != C(0) ? C(in[i]) * f[i] : C(0));
+            for (int64_t i = 0; i < length; i++) {
+              const C v = C(in[i]) * scale;
+              out[i] = T(keep[i] >= threshold ? v : C(0));
+            }
           } else {
-            for (int64_t i = 0; i < length; i++) out[i * sy] = T(f[i] != C(0) ? C(in[i * sx]) * f[i] : C(0));
+            for (int64_t i = 0; i < length; i++) out[i * sy] = T(keep[i] >= threshold && scale != C(0) ? C(in[i * sx]) * scale : C(0));
           }
-          f += length;
         });
       });
     });
