@@ -105,7 +105,7 @@ export {
   sub,
   where,
 } from "./ops/mod.ts";
-export { relu, sigmoid } from "./ops/mod.ts";
+export { glu, prelu, relu, sigmoid } from "./ops/mod.ts";
 export {
   broadcastTensors,
   broadcastTo,
@@ -280,7 +280,7 @@ export {
   type Reducing,
   smoothL1Loss,
 } from "./ops/mod.ts";
-export { addmm, type AddProductOptions, baddbmm, bmm, dot, einsum, linear, matmul, mm, mv, outer } from "./ops/mod.ts";
+export { addmm, type AddProductOptions, baddbmm, bilinear, bmm, dot, einsum, linear, matmul, mm, mv, outer } from "./ops/mod.ts";
 export {
   argsort,
   bincount,

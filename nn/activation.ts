@@ -5,7 +5,7 @@
  */
 import * as ops from "../ops/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { markTransient } from "./container.ts";
+import { markTransient } from "./transient.ts";
 import { Module } from "./module.ts";
 
 /** `max(x, 0)`; the derivative at 0 is 0. */
@@ -14,6 +14,8 @@ export class ReLU extends Module {
   readonly inplace: boolean;
 
   /**
+   * Makes the module.
+   *
    * @param inplace Overwrite the input. Default `false`.
    */
   constructor(inplace = false) {
@@ -44,6 +46,8 @@ export class LeakyReLU extends Module {
   readonly negativeSlope: number;
 
   /**
+   * Makes the module.
+   *
    * @param negativeSlope Slope below 0. Default `0.01`.
    */
   constructor(negativeSlope = 0.01) {
@@ -66,6 +70,8 @@ export class ELU extends Module {
   readonly alpha: number;
 
   /**
+   * Makes the module.
+   *
    * @param alpha Limit far below 0, with its sign changed. Default `1`.
    */
   constructor(alpha = 1) {
@@ -96,6 +102,8 @@ export class CELU extends Module {
   readonly alpha: number;
 
   /**
+   * Makes the module.
+   *
    * @param alpha Limit far below 0, with its sign changed. Default `1`.
    */
   constructor(alpha = 1) {
@@ -160,6 +168,8 @@ export class Softplus extends Module {
   readonly threshold: number;
 
   /**
+   * Makes the module.
+   *
    * @param beta Sharpness. Default `1`.
    * @param threshold Where the identity begins. Default `20`.
    */
@@ -194,6 +204,8 @@ export class Hardtanh extends Module {
   readonly max: number;
 
   /**
+   * Makes the module.
+   *
    * @param min Lower bound. Default `-1`.
    * @param max Upper bound. Default `1`.
    */
@@ -242,6 +254,8 @@ export class Softshrink extends Module {
   readonly lambda: number;
 
   /**
+   * Makes the module.
+   *
    * @param lambda How far. Default `0.5`.
    */
   constructor(lambda = 0.5) {
@@ -264,6 +278,8 @@ export class Hardshrink extends Module {
   readonly lambda: number;
 
   /**
+   * Makes the module.
+   *
    * @param lambda What is cut off. Default `0.5`.
    */
   constructor(lambda = 0.5) {
@@ -285,7 +301,11 @@ export class GELU extends Module {
   /** `"tanh"` for the approximation. */
   readonly approximate: "none" | "tanh";
 
-  /** @param options.approximate `"tanh"` for `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`. Default `"none"`. */
+  /**
+   * Makes the module.
+   *
+   * @param options.approximate `"tanh"` for `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`. Default `"none"`.
+   */
   constructor(options?: { approximate?: "none" | "tanh" }) {
     super();
     this.approximate = options?.approximate ?? "none";
@@ -308,6 +328,8 @@ export class Threshold extends Module {
   readonly value: number;
 
   /**
+   * Makes the module.
+   *
    * @param threshold What `x` must exceed.
    * @param value What stands for the others.
    */

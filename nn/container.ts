@@ -4,8 +4,11 @@
  * @module
  */
 import type { Tensor } from "../tensor/tensor.ts";
+import { ReLU } from "./activation.ts";
+import { BatchNorm } from "./batch_norm.ts";
 import { type Layer, Module } from "./module.ts";
 import { Parameter } from "./parameter.ts";
+import { isTransient, markTransientTree } from "./transient.ts";
 
 function position(index: number, length: number, op: string): number {
   const at = index < 0 ? index + length : index;
@@ -20,7 +23,8 @@ function checkModule(value: unknown, op: string, what: string): asserts value is
 /**
  * Modules one after the other: the output of each is the input of the next.
  *
- * Results between two of dinograd's own layers are let go as soon as the next layer has them, unless one of the two has hooks.
+ * Results between two of dinograd's own layers are let go as soon as the next layer has them, and a batch normalisation and the `ReLU` behind it
+ * run as one pass, unless one of the two has hooks.
  *
  * @example
  * ```ts
@@ -33,7 +37,11 @@ function checkModule(value: unknown, op: string, what: string): asserts value is
 export class Sequential extends Module {
   readonly #layers: Map<string, Layer> = new Map();
 
-  /** @param layers Modules, named `0`, `1`, …; or one object of modules by name. */
+  /**
+   * Makes the module.
+   *
+   * @param layers Modules, named `0`, `1`, …; or one object of modules by name.
+   */
   constructor(...layers: readonly Layer[] | readonly [Readonly<Record<string, Layer>>]) {
     super();
     const [first] = layers;
@@ -66,7 +74,7 @@ export class Sequential extends Module {
   [Symbol.iterator](): IterableIterator<Layer> {
     return this.#layers.values();
   }
-  /** @inheritdoc */
+  /** The properties, then the entries. */
   protected override *members(): Iterable<readonly [string, unknown]> {
     yield* super.members();
     yield* this.#layers;
@@ -74,33 +82,31 @@ export class Sequential extends Module {
 
   /** The input passed through all layers. */
   override forward(x: Tensor): Tensor {
+    const layers = [...this.#layers.values()];
     let current = x, producer: Layer | null = null;
-    for (const layer of this.#layers.values()) {
-      const next = layer.call(current);
+    for (let i = 0; i < layers.length; i++) {
+      const layer = layers[i];
+      let next: Tensor;
+      if (fuses(layer, layers[i + 1])) {
+        next = layer.fused(current, { activation: "relu" });
+        i++;
+      } else next = layer.call(current);
       // The graph and views hold the memory that they need; only the handle ends here.
-      if (next !== current && current !== x && producer !== null && transient(producer) && transient(layer)) current.dispose();
+      if (next !== current && current !== x && producer !== null && isTransient(producer) && isTransient(layer)) current.dispose();
       current = next;
-      producer = layer;
+      producer = layers[i];
     }
     return current;
   }
 }
 
-const ownLayers = new WeakSet<object>();
-
-/** Says of library layers that they keep neither input nor output. */
-export function markTransient(...layers: readonly (abstract new (...args: never[]) => Module)[]): void {
-  for (const layer of layers) ownLayers.add(layer);
+/** True for a batch normalisation and the ReLU that follows it, if nobody looks in between. */
+function fuses(layer: Layer, next: Layer | undefined): layer is BatchNorm {
+  if (!(layer instanceof BatchNorm) || next === undefined || layer.hasHooks || next.hasHooks) return false;
+  return next.constructor === ReLU && layer.forward === BatchNorm.prototype.forward;
 }
 
-function transient(layer: Module): boolean {
-  if (layer.hasHooks) return false;
-  if (layer instanceof Sequential) {
-    for (const inner of layer) if (!transient(inner)) return false;
-    return layer.constructor === Sequential;
-  }
-  return ownLayers.has(layer.constructor);
-}
+markTransientTree(Sequential);
 
 /**
  * A list of modules, all of which are found as children `0`, `1`, …. It has no `forward` of its own.
@@ -116,7 +122,11 @@ function transient(layer: Module): boolean {
 export class ModuleList<T extends Module = Module> extends Module {
   readonly #items: T[] = [];
 
-  /** @param modules The first entries. Default none. */
+  /**
+   * Makes the module.
+   *
+   * @param modules The first entries. Default none.
+   */
   constructor(modules: Iterable<T> = []) {
     super();
     this.extend(modules);
@@ -149,7 +159,7 @@ export class ModuleList<T extends Module = Module> extends Module {
   [Symbol.iterator](): IterableIterator<T> {
     return this.#items.values();
   }
-  /** @inheritdoc */
+  /** The properties, then the entries. */
   protected override *members(): Iterable<readonly [string, unknown]> {
     yield* super.members();
     for (const [i, item] of this.#items.entries()) yield [String(i), item];
@@ -160,7 +170,11 @@ export class ModuleList<T extends Module = Module> extends Module {
 export class ModuleDict<T extends Module = Module> extends Module {
   readonly #items: Map<string, T> = new Map();
 
-  /** @param modules The first entries, an object or a Map. Default none. */
+  /**
+   * Makes the module.
+   *
+   * @param modules The first entries, an object or a Map. Default none.
+   */
   constructor(modules: Readonly<Record<string, T>> | ReadonlyMap<string, T> = {}) {
     super();
     for (const [name, module] of modules instanceof Map ? modules : Object.entries(modules)) this.set(name, module);
@@ -200,7 +214,7 @@ export class ModuleDict<T extends Module = Module> extends Module {
   [Symbol.iterator](): IterableIterator<[string, T]> {
     return this.#items.entries();
   }
-  /** @inheritdoc */
+  /** The properties, then the entries. */
   protected override *members(): Iterable<readonly [string, unknown]> {
     yield* super.members();
     yield* this.#items;
@@ -211,7 +225,11 @@ export class ModuleDict<T extends Module = Module> extends Module {
 export class ParameterList extends Module {
   readonly #items: Parameter[] = [];
 
-  /** @param parameters The first entries. Default none. */
+  /**
+   * Makes the module.
+   *
+   * @param parameters The first entries. Default none.
+   */
   constructor(parameters: Iterable<Parameter> = []) {
     super();
     for (const parameter of parameters) this.append(parameter);
@@ -234,7 +252,7 @@ export class ParameterList extends Module {
   [Symbol.iterator](): IterableIterator<Parameter> {
     return this.#items.values();
   }
-  /** @inheritdoc */
+  /** The properties, then the entries. */
   protected override *members(): Iterable<readonly [string, unknown]> {
     yield* super.members();
     for (const [i, item] of this.#items.entries()) yield [String(i), item];

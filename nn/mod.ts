@@ -4,7 +4,7 @@
  * @module
  */
 export { type Layer, Module, type WalkOptions } from "./module.ts";
-export { Parameter } from "./parameter.ts";
+export { Parameter, type Placement } from "./parameter.ts";
 export type { ForwardHook, ForwardPreHook, FullBackwardHook, Handle } from "./hooks.ts";
 export type { LoadResult, StateDict } from "./state_dict.ts";
 export { ModuleDict, ModuleList, ParameterList, Sequential } from "./container.ts";
@@ -14,3 +14,12 @@ export * from "./pooling.ts";
 export * from "./shape.ts";
 export * from "./shuffle.ts";
 export * from "./upsampling.ts";
+export { GLU, LogSoftmax, PReLU, Softmax, Softmax2d, Softmin } from "./activation_dim.ts";
+export { BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d, ChannelNorm, type FusedOptions, type NormOptions } from "./batch_norm.ts";
+export { Bilinear, Linear } from "./linear.ts";
+export * from "./dropout.ts";
+export * from "./embedding.ts";
+export * from "./loss.ts";
+export * as functional from "./functional.ts";
+export * as init from "./init.ts";
+export * as utils from "./utils.ts";

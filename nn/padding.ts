@@ -5,7 +5,7 @@
  */
 import * as ops from "../ops/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { markTransient } from "./container.ts";
+import { markTransient } from "./transient.ts";
 import { Module } from "./module.ts";
 
 /** What the padding modules share. */

@@ -3,7 +3,11 @@
  *
  * @module
  */
+import type { TensorOptions } from "../ops/mod.ts";
 import { Tensor } from "../tensor/tensor.ts";
+
+/** Where a layer's parameters are made, and of which dtype. */
+export type Placement = Pick<TensorOptions, "dtype" | "device">;
 
 /**
  * A leaf tensor that a module owns and an optimiser changes. No scope frees it; `Module.dispose()` or its own `dispose()` does.
@@ -20,6 +24,8 @@ import { Tensor } from "../tensor/tensor.ts";
  */
 export class Parameter extends Tensor {
   /**
+   * Makes the parameter.
+   *
    * @param data The initial value; a floating-point tensor if it is to be learnt.
    * @param requiresGrad Record operations on it. Default `true`.
    * @throws {AutogradError} If a gradient is asked for and the dtype is not floating-point.

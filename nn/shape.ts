@@ -6,7 +6,7 @@
 import * as ops from "../ops/mod.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { markTransient } from "./container.ts";
+import { markTransient } from "./transient.ts";
 import { Module } from "./module.ts";
 
 /** Returns its input. Arguments are taken and ignored, so that it can stand for any layer. */
@@ -38,6 +38,8 @@ export class Flatten extends Module {
   readonly endDim: number;
 
   /**
+   * Makes the module.
+   *
    * @param startDim First axis merged. Default `1`.
    * @param endDim Last axis merged. Default `-1`, the last.
    */
@@ -64,6 +66,8 @@ export class Unflatten extends Module {
   readonly sizes: Shape;
 
   /**
+   * Makes the module.
+   *
    * @param dim The axis to split.
    * @param sizes Sizes of the new axes.
    */

@@ -6,7 +6,7 @@
 import * as ops from "../ops/mod.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { markTransient } from "./container.ts";
+import { markTransient } from "./transient.ts";
 import { Module } from "./module.ts";
 
 /** Options of {@linkcode Upsample}: exactly one of `size` and `scaleFactor`. */

@@ -1,4 +1,4 @@
-import { DTypeError, type Tensor } from "../../mod.ts";
+import { DTypeError, glu, prelu, ShapeError, type Tensor } from "../../mod.ts";
 import * as ops from "../../ops/mod.ts";
 import { input, type Row, type Sample, shapes } from "../op_table.ts";
 
@@ -52,4 +52,32 @@ export const activation: readonly Row[] = [
     ...row("threshold", "F.threshold(a, 0.5, 20)"),
     samples: [{ inputs: [input([3], { values: [0.5, 0, 1] })], args: [0.5, 20], kink: true }],
   }),
+  {
+    name: "prelu",
+    fn: prelu,
+    torch: "F.prelu(a, b)",
+    samples: [
+      { inputs: [input([2, 3, 5]), input([3], { seed: 2 })] },
+      { inputs: [input([33]), input([1], { seed: 2 })] },
+      { inputs: [input([2, 4]), input([1], { seed: 2 })] },
+      { inputs: [input([0, 3]), input([3], { seed: 2 })] },
+      { inputs: [input([3], { values: [-1, 0, 2] }), input([1], { values: [0.25] })], kink: true },
+    ],
+    errors: [{
+      inputs: [input([2, 3]), input([2])],
+      error: ShapeError,
+      message: "prelu: the weight has shape [2], expected [1] or [3] for an input [2, 3]",
+    }],
+  },
+  {
+    name: "glu",
+    fn: glu,
+    torch: "F.glu(a)",
+    samples: [
+      { inputs: [input([2, 6])] },
+      { inputs: [input([4, 3])], args: [0], torch: "F.glu(a, 0)" },
+      { inputs: [input([0, 4])] },
+    ],
+    errors: [{ inputs: [input([2, 3])], error: ShapeError, message: "glu: axis -1 of [2, 3] must have an even size" }],
+  },
 ];

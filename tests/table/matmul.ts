@@ -1,6 +1,7 @@
 import {
   addmm,
   baddbmm,
+  bilinear,
   bmm,
   dot,
   DTypeError,
@@ -104,6 +105,27 @@ export const matmul: readonly Row[] = [
     torch: "torch.outer(a, b)",
     samples: [{ inputs: pair([3], [5]) }],
     errors: [{ inputs: pair([2, 2], [3]), error: ShapeError, message: "outer: the first operand must have 1 axes, got [2, 2]" }],
+  },
+  {
+    name: "bilinear",
+    fn: bilinear,
+    torch: "F.bilinear(a, b, c, d)",
+    samples: [
+      { inputs: [...pair([2, 5, 3], [2, 5, 4]), input([6, 3, 4], { seed: 3 }), input([6], { seed: 4 })] },
+      { inputs: [...pair([3], [2]), input([1, 3, 2], { seed: 3 })], torch: "F.bilinear(a, b, c)" },
+    ],
+    errors: [
+      {
+        inputs: [...pair([2, 3], [2, 4]), input([6, 4, 3])],
+        error: ShapeError,
+        message: "bilinear: inputs [2, 3] and [2, 4] with a weight [6, 4, 3], expected [..., I], [..., J] and [K, I, J]",
+      },
+      {
+        inputs: [...pair([2, 3], [2, 4]), input([6, 3, 4]), input([3])],
+        error: ShapeError,
+        message: "bilinear: the bias has shape [3], expected [6]",
+      },
+    ],
   },
   {
     name: "linear",
