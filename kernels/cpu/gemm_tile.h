@@ -74,9 +74,9 @@ Tile<C> tile_for(int64_t rows, int vectors) {
   return vectors == 1 ? one[size_t(rows - 1)] : two[size_t(rows - 1)];
 }
 
-// to[j * to_row + i] = from[i * from_row + j], by blocks of 4 x 4.
+// The whole blocks of 4 rows of copy_transposed; returns the first row that is left.
 template <class C>
-void copy_transposed(C* to, int64_t to_row, const C* from, int64_t from_row, int64_t rows, int64_t columns) {
+int64_t transpose_quads(C* to, int64_t to_row, const C* from, int64_t from_row, int64_t rows, int64_t columns) {
   typedef C quad __attribute__((vector_size(4 * sizeof(C))));
   typedef C loose __attribute__((vector_size(4 * sizeof(C)), aligned(alignof(C)), may_alias));
   const auto get = [](const C* p) -> quad { return *reinterpret_cast<const loose*>(p); };
@@ -98,6 +98,14 @@ void copy_transposed(C* to, int64_t to_row, const C* from, int64_t from_row, int
     for (; j < columns; j++)
       for (int64_t r = 0; r < 4; r++) to[j * to_row + i + r] = f[r * from_row + j];
   }
+  return i;
+}
+
+// to[j * to_row + i] = from[i * from_row + j], by blocks of 4 x 4 where 4 elements fit a vector of this machine.
+template <class C>
+void copy_transposed(C* to, int64_t to_row, const C* from, int64_t from_row, int64_t rows, int64_t columns) {
+  int64_t i = 0;
+  if constexpr (4 * sizeof(C) <= kVectorBytes) i = transpose_quads(to, to_row, from, from_row, rows, columns);
   for (; i < rows; i++)
     for (int64_t j = 0; j < columns; j++) to[j * to_row + i] = from[i * from_row + j];
 }
