@@ -35,9 +35,17 @@ void forward(const Pool& pool, const Tensor& y, const Tensor& x, const Divisor& 
         for (int64_t l = 0; l < count; l++) sum[l] = 0;
         for (int64_t i = d0; i < d1; i++)
           for (int64_t j = h0; j < h1; j++) {
+            const T* const first = px + n * vx.n + (c + c0) * vx.c + i * vx.axis[0] + j * vx.axis[1];
+            if (w1 - w0 <= 4) {  // too short to matter to the error
+              for (int64_t k = w0; k < w1; k++) {
+                const T* const p = first + k * vx.axis[2];
+                for (int64_t l = 0; l < count; l++) sum[l] += C(p[l]);
+              }
+              continue;
+            }
             for (int64_t l = 0; l < count; l++) row[l] = 0;
             for (int64_t k = w0; k < w1; k++) {
-              const T* const p = px + n * vx.n + (c + c0) * vx.c + i * vx.axis[0] + j * vx.axis[1] + k * vx.axis[2];
+              const T* const p = first + k * vx.axis[2];
               for (int64_t l = 0; l < count; l++) row[l] += C(p[l]);
             }
             for (int64_t l = 0; l < count; l++) sum[l] += row[l];
