@@ -30,7 +30,8 @@ export {
 export { glu, prelu } from "../ops/mod.ts";
 export { logSoftmax, softmax } from "../ops/mod.ts";
 export { bilinear, linear } from "../ops/mod.ts";
-export { batchNorm } from "../ops/mod.ts";
+export { conv1d, conv2d, conv3d, convTranspose1d, convTranspose2d, convTranspose3d } from "../ops/mod.ts";
+export { batchNorm, groupNorm, instanceNorm, layerNorm, rmsNorm } from "../ops/mod.ts";
 export { alphaDropout, dropout, dropout1d, dropout2d, dropout3d, featureAlphaDropout } from "../ops/mod.ts";
 export { embedding, embeddingBag } from "../ops/mod.ts";
 export {
@@ -44,3 +45,22 @@ export {
   nllLoss,
   smoothL1Loss,
 } from "../ops/mod.ts";
+export {
+  adaptiveAvgPool1d,
+  adaptiveAvgPool2d,
+  adaptiveAvgPool3d,
+  adaptiveMaxPool1d,
+  adaptiveMaxPool2d,
+  adaptiveMaxPool3d,
+  avgPool1d,
+  avgPool2d,
+  avgPool3d,
+  maxPool1d,
+  maxPool2d,
+  maxPool3d,
+  maxUnpool1d,
+  maxUnpool2d,
+  maxUnpool3d,
+} from "../ops/mod.ts";
+export { channelShuffle, fold, interpolate, pad, pixelShuffle, pixelUnshuffle, unfold, upsample } from "../ops/mod.ts";
+export { localResponseNorm, normalize } from "../ops/mod.ts";

@@ -1,0 +1,448 @@
+/**
+ * Convolution layers.
+ *
+ * @module
+ */
+import * as ops from "../ops/mod.ts";
+import { numelOf, textOf } from "../tensor/shape.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { markTransient } from "./transient.ts";
+import { calculateFan, kaimingUniform_, uniform_ } from "./init.ts";
+import { checkSize, Module } from "./module.ts";
+import { Parameter, type Placement } from "./parameter.ts";
+
+/** One size for all axes, or one per axis. */
+export type Sizes = number | readonly number[];
+
+/** How positions outside the input are filled. */
+export type PaddingMode = "zeros" | "reflect" | "replicate" | "circular";
+
+/** Settings of a convolution layer. */
+export interface ConvOptions extends Placement {
+  /** Step of the window. Default `1`. */
+  stride?: Sizes;
+  /** Positions added on both sides of each axis; `"same"` for an output of the input's size (stride 1 only), `"valid"` for none. Default `0`. */
+  padding?: Sizes | "same" | "valid";
+  /** Distance of the kernel's elements. Default `1`. */
+  dilation?: Sizes;
+  /** Groups of channels that do not mix. Default `1`. */
+  groups?: number;
+  /** Add a learnt bias. Default `true`. */
+  bias?: boolean;
+  /** What the added positions hold. Default `"zeros"`. */
+  paddingMode?: PaddingMode;
+}
+
+/** Settings of a transposed convolution layer. */
+export interface ConvTransposeOptions extends Placement {
+  /** Step of the window in the output. Default `1`. */
+  stride?: Sizes;
+  /** Positions cut off on both sides of each axis of the output. Default `0`. */
+  padding?: Sizes;
+  /** Positions added at the end of each axis of the output. Default `0`. */
+  outputPadding?: Sizes;
+  /** Groups of channels that do not mix. Default `1`. */
+  groups?: number;
+  /** Add a learnt bias. Default `true`. */
+  bias?: boolean;
+  /** Distance of the kernel's elements. Default `1`. */
+  dilation?: Sizes;
+}
+
+function perAxis(value: Sizes, axes: number, name: string, op: string, least: number): number[] {
+  const sizes = typeof value === "number" ? new Array<number>(axes).fill(value) : [...value];
+  if (sizes.length !== axes) throw new RangeError(`${op}: ${name} must be a number or ${axes} of them, got ${textOf(sizes)}`);
+  for (const size of sizes) checkSize(size, name, op, least);
+  return sizes;
+}
+
+/** What all convolution layers have in common. */
+export abstract class Convolution extends Module {
+  /** Channels of the input. */
+  readonly inChannels: number;
+  /** Channels of the output. */
+  readonly outChannels: number;
+  /** Sizes of the kernel. */
+  readonly kernelSize: readonly number[];
+  /** Steps of the window. */
+  readonly stride: readonly number[];
+  /** Padding of each axis. */
+  readonly padding: readonly number[] | "same" | "valid";
+  /** Distances of the kernel's elements. */
+  readonly dilation: readonly number[];
+  /** Groups of channels that do not mix. */
+  readonly groups: number;
+  /** The kernels. */
+  weight: Parameter;
+  /** `[outChannels]`, or `null`. */
+  bias: Parameter | null;
+
+  /** Checks the settings and makes the parameters. */
+  protected constructor(
+    op: string,
+    axes: number,
+    transposed: boolean,
+    inChannels: number,
+    outChannels: number,
+    kernelSize: Sizes,
+    options: ConvOptions | undefined,
+  ) {
+    super();
+    const { stride = 1, padding = 0, dilation = 1, groups = 1, bias = true, dtype, device } = options ?? {};
+    checkSize(inChannels, "inChannels", op);
+    checkSize(outChannels, "outChannels", op);
+    checkSize(groups, "groups", op);
+    if (inChannels % groups !== 0 || outChannels % groups !== 0) {
+      throw new RangeError(`${op}: ${groups} groups do not divide ${inChannels} input and ${outChannels} output channels`);
+    }
+    this.inChannels = inChannels;
+    this.outChannels = outChannels;
+    this.groups = groups;
+    this.kernelSize = perAxis(kernelSize, axes, "kernelSize", op, 1);
+    this.stride = perAxis(stride, axes, "stride", op, 1);
+    this.dilation = perAxis(dilation, axes, "dilation", op, 1);
+    if (typeof padding === "string") {
+      if (padding !== "same" && padding !== "valid") {
+        throw new RangeError(`${op}: padding must be numbers, "same" or "valid", got ${JSON.stringify(padding)}`);
+      }
+      if (padding === "same" && this.stride.some((s) => s !== 1)) {
+        throw new RangeError(`${op}: padding "same" takes stride 1, got ${textOf(this.stride)}`);
+      }
+      this.padding = padding;
+    } else this.padding = perAxis(padding, axes, "padding", op, 0);
+    const shape = transposed ? [inChannels, outChannels / groups] : [outChannels, inChannels / groups];
+    this.weight = Parameter.take(ops.empty([...shape, ...this.kernelSize], { dtype, device }));
+    this.bias = bias ? Parameter.take(ops.empty([outChannels], { dtype, device })) : null;
+    this.resetParameters();
+  }
+  /** Draws new initial values: uniform in `±1 / sqrt(weights of one output)`. */
+  resetParameters(): void {
+    kaimingUniform_(this.weight, { a: Math.sqrt(5) });
+    const bound = 1 / Math.sqrt(calculateFan(this.weight).fanIn);
+    if (this.bias !== null) uniform_(this.bias, -bound, bound);
+  }
+  /** The settings, those of their default left out. */
+  override extraRepr(): string {
+    const { inChannels, outChannels, kernelSize, stride, padding, dilation, groups } = this;
+    const parts = [`${inChannels}`, `${outChannels}`, `kernelSize=${textOf(kernelSize)}`, `stride=${textOf(stride)}`];
+    if (typeof padding === "string") parts.push(`padding="${padding}"`);
+    else if (padding.some((p) => p !== 0)) parts.push(`padding=${textOf(padding)}`);
+    if (dilation.some((d) => d !== 1)) parts.push(`dilation=${textOf(dilation)}`);
+    if (groups !== 1) parts.push(`groups=${groups}`);
+    if (this.bias === null) parts.push("bias=false");
+    return parts.join(", ");
+  }
+}
+
+/** One of the convolution functions. */
+export type ConvFunction = (
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  options: Pick<ConvOptions, "stride" | "padding" | "dilation" | "groups">,
+) => Tensor;
+
+/** A convolution with zeros around the input, or with the input extended first. */
+export abstract class PaddedConvolution extends Convolution {
+  /** What the added positions hold. */
+  readonly paddingMode: PaddingMode;
+
+  /** Checks the settings and makes the parameters. */
+  protected constructor(op: string, axes: number, inChannels: number, outChannels: number, kernelSize: Sizes, options?: ConvOptions) {
+    super(op, axes, false, inChannels, outChannels, kernelSize, options);
+    this.paddingMode = options?.paddingMode ?? "zeros";
+    if (!["zeros", "reflect", "replicate", "circular"].includes(this.paddingMode)) {
+      throw new RangeError(
+        `${op}: paddingMode must be "zeros", "reflect", "replicate" or "circular", got ${JSON.stringify(this.paddingMode)}`,
+      );
+    }
+  }
+  /** Runs the convolution. */
+  protected run(x: Tensor, conv: ConvFunction): Tensor {
+    const { stride, dilation, groups, padding } = this;
+    if (this.paddingMode === "zeros" || padding === "valid") {
+      return conv(x, this.weight, this.bias, { stride, padding, dilation, groups });
+    }
+    // Pairs from the last axis to the first, as `pad` takes them.
+    const sides: number[] = [];
+    for (let axis = this.kernelSize.length - 1; axis >= 0; axis--) {
+      if (padding === "same") {
+        const total = dilation[axis] * (this.kernelSize[axis] - 1), left = Math.floor(total / 2);
+        sides.push(left, total - left);
+      } else sides.push(padding[axis], padding[axis]);
+    }
+    using extended = ops.pad(x, sides, { mode: this.paddingMode as Exclude<PaddingMode, "zeros"> });
+    return conv(extended, this.weight, this.bias, { stride, padding: 0, dilation, groups });
+  }
+  /** The settings, those of their default left out. */
+  override extraRepr(): string {
+    return super.extraRepr() + (this.paddingMode === "zeros" ? "" : `, paddingMode="${this.paddingMode}"`);
+  }
+}
+
+/**
+ * Convolution over 1 axis (cross-correlation, as in PyTorch).
+ *
+ * Parameters: `weight` `[outChannels, inChannels / groups, ...kernelSize]` and `bias` `[outChannels]`, both uniform in `±1 / sqrt(n)` with `n` the number of
+ * weights of one output.
+ *
+ * Shapes: `[N, C, L]`, or without `N`; each size becomes `floor((size + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1`.
+ *
+ * @example
+ * ```ts
+ * import { nn, ones } from "@dinograd/dinograd";
+ * import { assertEquals } from "@std/assert";
+ * using conv = new nn.Conv1d(3, 8, 3, { stride: 2, padding: 1 });
+ * assertEquals(conv.call(ones([1, 3, 6])).shape, [1, 8, 3]);
+ * ```
+ */
+export class Conv1d extends PaddedConvolution {
+  /**
+   * Makes the module.
+   *
+   * @param inChannels Channels of the input.
+   * @param outChannels Channels of the output.
+   * @param kernelSize Size of the kernel, or one per axis.
+   * @param options Stride, padding, dilation, groups, bias, padding mode.
+   */
+  constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options?: ConvOptions) {
+    super("Conv1d", 1, inChannels, outChannels, kernelSize, options);
+  }
+  /** The convolution of the input. */
+  override forward(x: Tensor): Tensor {
+    return this.run(x, ops.conv1d);
+  }
+}
+
+/**
+ * Convolution over 2 axes (cross-correlation, as in PyTorch).
+ *
+ * Parameters: `weight` `[outChannels, inChannels / groups, ...kernelSize]` and `bias` `[outChannels]`, both uniform in `±1 / sqrt(n)` with `n` the number of
+ * weights of one output.
+ *
+ * Shapes: `[N, C, H, W]`, or without `N`; each size becomes `floor((size + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1`.
+ *
+ * @example
+ * ```ts
+ * import { nn, ones } from "@dinograd/dinograd";
+ * import { assertEquals } from "@std/assert";
+ * using conv = new nn.Conv2d(3, 8, 3, { stride: 2, padding: 1 });
+ * assertEquals(conv.call(ones([1, 3, 6, 6])).shape, [1, 8, 3, 3]);
+ * ```
+ */
+export class Conv2d extends PaddedConvolution {
+  /**
+   * Makes the module.
+   *
+   * @param inChannels Channels of the input.
+   * @param outChannels Channels of the output.
+   * @param kernelSize Size of the kernel, or one per axis.
+   * @param options Stride, padding, dilation, groups, bias, padding mode.
+   */
+  constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options?: ConvOptions) {
+    super("Conv2d", 2, inChannels, outChannels, kernelSize, options);
+  }
+  /** The convolution of the input. */
+  override forward(x: Tensor): Tensor {
+    return this.run(x, ops.conv2d);
+  }
+}
+
+/**
+ * Convolution over 3 axes (cross-correlation, as in PyTorch).
+ *
+ * Parameters: `weight` `[outChannels, inChannels / groups, ...kernelSize]` and `bias` `[outChannels]`, both uniform in `±1 / sqrt(n)` with `n` the number of
+ * weights of one output.
+ *
+ * Shapes: `[N, C, D, H, W]`, or without `N`; each size becomes `floor((size + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1`.
+ *
+ * @example
+ * ```ts
+ * import { nn, ones } from "@dinograd/dinograd";
+ * import { assertEquals } from "@std/assert";
+ * using conv = new nn.Conv3d(3, 8, 3, { stride: 2, padding: 1 });
+ * assertEquals(conv.call(ones([1, 3, 6, 6, 6])).shape, [1, 8, 3, 3, 3]);
+ * ```
+ */
+export class Conv3d extends PaddedConvolution {
+  /**
+   * Makes the module.
+   *
+   * @param inChannels Channels of the input.
+   * @param outChannels Channels of the output.
+   * @param kernelSize Size of the kernel, or one per axis.
+   * @param options Stride, padding, dilation, groups, bias, padding mode.
+   */
+  constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options?: ConvOptions) {
+    super("Conv3d", 3, inChannels, outChannels, kernelSize, options);
+  }
+  /** The convolution of the input. */
+  override forward(x: Tensor): Tensor {
+    return this.run(x, ops.conv3d);
+  }
+}
+
+/** A transposed convolution: the derivative of a convolution with respect to its input. */
+export abstract class TransposedConvolution extends Convolution {
+  /** Positions added at the end of each axis of the output. */
+  readonly outputPadding: readonly number[];
+
+  /** Checks the settings and makes the parameters. */
+  protected constructor(
+    op: string,
+    axes: number,
+    inChannels: number,
+    outChannels: number,
+    kernelSize: Sizes,
+    options?: ConvTransposeOptions,
+  ) {
+    if (typeof options?.padding === "string") throw new RangeError(`${op}: padding must be numbers, got "${options.padding}"`);
+    super(op, axes, true, inChannels, outChannels, kernelSize, options);
+    this.outputPadding = perAxis(options?.outputPadding ?? 0, axes, "outputPadding", op, 0);
+  }
+  /**
+   * Padding at the end that gives an output of the wanted size.
+   *
+   * @throws {RangeError} If no padding less than the stride does.
+   */
+  protected outputPaddingFor(x: Tensor, outputSize: readonly number[] | undefined): readonly number[] {
+    if (outputSize === undefined) return this.outputPadding;
+    const axes = this.kernelSize.length, wanted = outputSize.slice(-axes), given = x.shape.slice(-axes);
+    return wanted.map((size, i) => {
+      const least = (given[i] - 1) * this.stride[i] - 2 * (this.padding as readonly number[])[i] +
+        this.dilation[i] * (this.kernelSize[i] - 1) + 1;
+      const greatest = least + Math.max(this.stride[i], this.dilation[i]) - 1;
+      if (!(size >= least && size <= greatest)) {
+        throw new RangeError(
+          `${this.constructor.name}: outputSize ${textOf(wanted)} is out of reach, axis ${i} takes ${least} to ${greatest}`,
+        );
+      }
+      return size - least;
+    });
+  }
+  /** Settings of the function. */
+  protected settings(x: Tensor, outputSize: readonly number[] | undefined): Omit<ConvTransposeOptions, "bias" | keyof Placement> {
+    const { stride, padding, dilation, groups } = this;
+    return { stride, padding: padding as readonly number[], dilation, groups, outputPadding: this.outputPaddingFor(x, outputSize) };
+  }
+  /** The settings, those of their default left out. */
+  override extraRepr(): string {
+    return super.extraRepr() + (numelOf(this.outputPadding.map((p) => p + 1)) === 1 ? "" : `, outputPadding=${textOf(this.outputPadding)}`);
+  }
+}
+
+/**
+ * Transposed convolution over 1 axis: the derivative of a convolution with respect to its input, used for upsampling.
+ *
+ * Parameters: `weight` `[inChannels, outChannels / groups, ...kernelSize]` and `bias` `[outChannels]`, both uniform in `±1 / sqrt(n)` with
+ * `n = outChannels / groups * kernel elements`, as in PyTorch.
+ *
+ * Shapes: `[N, C, L]`, or without `N`; each size becomes `(size - 1) * stride - 2 * padding + dilation * (kernel - 1) + outputPadding + 1`.
+ *
+ * @example
+ * ```ts
+ * import { nn, ones } from "@dinograd/dinograd";
+ * import { assertEquals } from "@std/assert";
+ * using up = new nn.ConvTranspose1d(8, 3, 2, { stride: 2 });
+ * assertEquals(up.call(ones([1, 8, 3])).shape, [1, 3, 6]);
+ * ```
+ */
+export class ConvTranspose1d extends TransposedConvolution {
+  /**
+   * Makes the module.
+   *
+   * @param inChannels Channels of the input.
+   * @param outChannels Channels of the output.
+   * @param kernelSize Size of the kernel, or one per axis.
+   * @param options Stride, padding, output padding, groups, bias, dilation.
+   */
+  constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options?: ConvTransposeOptions) {
+    super("ConvTranspose1d", 1, inChannels, outChannels, kernelSize, options);
+  }
+  /**
+   * The transposed convolution of the input.
+   *
+   * @param outputSize Sizes wanted of the output, instead of `outputPadding`.
+   */
+  override forward(x: Tensor, outputSize?: readonly number[]): Tensor {
+    return ops.convTranspose1d(x, this.weight, this.bias, this.settings(x, outputSize));
+  }
+}
+
+/**
+ * Transposed convolution over 2 axes: the derivative of a convolution with respect to its input, used for upsampling.
+ *
+ * Parameters: `weight` `[inChannels, outChannels / groups, ...kernelSize]` and `bias` `[outChannels]`, both uniform in `±1 / sqrt(n)` with
+ * `n = outChannels / groups * kernel elements`, as in PyTorch.
+ *
+ * Shapes: `[N, C, H, W]`, or without `N`; each size becomes `(size - 1) * stride - 2 * padding + dilation * (kernel - 1) + outputPadding + 1`.
+ *
+ * @example
+ * ```ts
+ * import { nn, ones } from "@dinograd/dinograd";
+ * import { assertEquals } from "@std/assert";
+ * using up = new nn.ConvTranspose2d(8, 3, 2, { stride: 2 });
+ * assertEquals(up.call(ones([1, 8, 3, 3])).shape, [1, 3, 6, 6]);
+ * ```
+ */
+export class ConvTranspose2d extends TransposedConvolution {
+  /**
+   * Makes the module.
+   *
+   * @param inChannels Channels of the input.
+   * @param outChannels Channels of the output.
+   * @param kernelSize Size of the kernel, or one per axis.
+   * @param options Stride, padding, output padding, groups, bias, dilation.
+   */
+  constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options?: ConvTransposeOptions) {
+    super("ConvTranspose2d", 2, inChannels, outChannels, kernelSize, options);
+  }
+  /**
+   * The transposed convolution of the input.
+   *
+   * @param outputSize Sizes wanted of the output, instead of `outputPadding`.
+   */
+  override forward(x: Tensor, outputSize?: readonly number[]): Tensor {
+    return ops.convTranspose2d(x, this.weight, this.bias, this.settings(x, outputSize));
+  }
+}
+
+/**
+ * Transposed convolution over 3 axes: the derivative of a convolution with respect to its input, used for upsampling.
+ *
+ * Parameters: `weight` `[inChannels, outChannels / groups, ...kernelSize]` and `bias` `[outChannels]`, both uniform in `±1 / sqrt(n)` with
+ * `n = outChannels / groups * kernel elements`, as in PyTorch.
+ *
+ * Shapes: `[N, C, D, H, W]`, or without `N`; each size becomes `(size - 1) * stride - 2 * padding + dilation * (kernel - 1) + outputPadding + 1`.
+ *
+ * @example
+ * ```ts
+ * import { nn, ones } from "@dinograd/dinograd";
+ * import { assertEquals } from "@std/assert";
+ * using up = new nn.ConvTranspose3d(8, 3, 2, { stride: 2 });
+ * assertEquals(up.call(ones([1, 8, 3, 3, 3])).shape, [1, 3, 6, 6, 6]);
+ * ```
+ */
+export class ConvTranspose3d extends TransposedConvolution {
+  /**
+   * Makes the module.
+   *
+   * @param inChannels Channels of the input.
+   * @param outChannels Channels of the output.
+   * @param kernelSize Size of the kernel, or one per axis.
+   * @param options Stride, padding, output padding, groups, bias, dilation.
+   */
+  constructor(inChannels: number, outChannels: number, kernelSize: Sizes, options?: ConvTransposeOptions) {
+    super("ConvTranspose3d", 3, inChannels, outChannels, kernelSize, options);
+  }
+  /**
+   * The transposed convolution of the input.
+   *
+   * @param outputSize Sizes wanted of the output, instead of `outputPadding`.
+   */
+  override forward(x: Tensor, outputSize?: readonly number[]): Tensor {
+    return ops.convTranspose3d(x, this.weight, this.bias, this.settings(x, outputSize));
+  }
+}
+
+markTransient(Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d);
