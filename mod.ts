@@ -370,6 +370,22 @@ export {
 } from "./io/safetensors.ts";
 export { readIdx } from "./io/idx.ts";
 export { decodePng, encodePng, type Picture } from "./io/png.ts";
+export { type Chart, lineChart, type Series } from "./io/plot.ts";
+
+// Vision
+export {
+  Compose,
+  Normalize,
+  RandomCrop,
+  type RandomCropOptions,
+  RandomErasing,
+  type RandomErasingOptions,
+  RandomHorizontalFlip,
+  ToFloat,
+  type Transform,
+} from "./vision/transforms.ts";
+export { makeGrid, readImage, writeImage } from "./vision/image.ts";
+export { mnist, mnistStatistics } from "./vision/mnist.ts";
 
 // Optimisers, clipping and schedules
 export * as optim from "./optim/mod.ts";

@@ -4,12 +4,13 @@
  * @module
  */
 import { ShapeError } from "../ffi/errors.ts";
-import { copyInto } from "../ops/copy.ts";
-import { select } from "../ops/mod.ts";
-import { checkTensor, emptyTensor } from "../ops/native.ts";
-import { contiguousStrides, textOf } from "../tensor/shape.ts";
+
+import { indexSelect, select, tensor } from "../ops/mod.ts";
+import { checkTensor } from "../ops/native.ts";
+import { textOf } from "../tensor/shape.ts";
 import { withContext } from "../tensor/context.ts";
-import { Tensor } from "../tensor/tensor.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { scope } from "../tensor/scope.ts";
 import type { Collated } from "./collate.ts";
 import { checkSeed, freshSeed, Random } from "./random.ts";
 
@@ -39,26 +40,13 @@ export function checkPosition(index: number, length: number, op: string): void {
   }
 }
 
-/** Rows `indices` of axis 0, copied. */
-function gather(x: Tensor, indices: readonly number[]): Tensor {
+/** Rows `indices` of axis 0, copied, each in its order in memory. */
+function gather(x: Tensor, indices: Tensor): Tensor {
   return withContext({ grad: false }, () => {
-    const shape = [indices.length, ...x.shape.slice(1)];
-    const inner = x.numel() > 0 && x.isDense && x.strides[0] * x.shape[0] === x.numel()
-      ? x.strides.slice(1)
-      : contiguousStrides(shape.slice(1));
-    const step = shape.slice(1).reduce((a, b) => a * b, 1);
-    const out = emptyTensor(shape, x.dtype, x.device, [step, ...inner]);
-    if (step === 0) return out;
-    for (let i = 0; i < indices.length;) {
-      // Neighbours go together.
-      let run = 1;
-      while (i + run < indices.length && indices[i + run] === indices[i] + run) run++;
-      const part = [run, ...shape.slice(1)];
-      const from = new Tensor(x.storage, part, x.strides, x.offset + indices[i] * x.strides[0], x.dtype, false);
-      copyInto(new Tensor(out.storage, part, out.strides, i * step, x.dtype, false), from);
-      i += run;
-    }
-    return out;
+    if (x.isContiguous() || !x.isDense) return indexSelect(x, 0, indices);
+    const order = x.shape.map((_, i) => i).sort((a, b) => a === 0 ? -1 : b === 0 ? 1 : x.strides[b] - x.strides[a] || a - b);
+    const back = order.map((_, i) => order.indexOf(i));
+    return scope(() => indexSelect(x.permute(order), 0, indices).permute(back));
   });
 }
 
@@ -106,10 +94,10 @@ export class TensorDataset<T extends readonly Tensor[]> implements Dataset<T> {
   /** Rows of each tensor, copied together. */
   batch(indices: readonly number[]): Collated<T> {
     for (const index of indices) checkPosition(index, this.length, "TensorDataset");
-    return this.tensors.map((x) => {
-      x.checkAlive("TensorDataset");
-      return gather(x, indices);
-    }) as Collated<T>;
+    const rows = tensor(BigInt64Array.from(indices, BigInt), { device: this.tensors[0].device });
+    const batch = this.tensors.map((x) => gather(x, rows));
+    rows.dispose();
+    return batch as Collated<T>;
   }
 }
 
@@ -219,7 +207,7 @@ export class MapDataset<T, U> implements Dataset<U> {
  *
  * @param dataset What to divide.
  * @param lengths Sizes that add up to the length, or fractions that add up to 1 (what rounding leaves goes to the first parts in turn).
- * @param options.seed Equal seeds give equal parts. Default: another at each call.
+ * @param options.seed Equal seeds give equal parts. Default: the next of `manualSeed`'s generator.
  * @throws {RangeError} If the sizes do not add up.
  *
  * @example

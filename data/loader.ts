@@ -18,7 +18,7 @@ export interface DataLoaderOptions<T, B> {
   batchSize?: number;
   /** Another random order in each epoch. Default `false`. */
   shuffle?: boolean;
-  /** Seed of the order: equal seeds give equal orders in equal epochs. Default: another at each construction. */
+  /** Seed of the order: equal seeds give equal orders in equal epochs. Default: the next of `manualSeed`'s generator. */
   seed?: number;
   /** The order of the samples, instead of `shuffle`. */
   sampler?: Sampler;

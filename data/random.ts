@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { defaultGenerator } from "../ops/random.ts";
 
 function mix(h: number): number {
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
@@ -15,9 +16,9 @@ export function checkSeed(seed: number, op: string): void {
   if (!Number.isSafeInteger(seed)) throw new RangeError(`${op}: seed must be a whole number, got ${seed}`);
 }
 
-/** A seed when none is given. */
+/** A seed when none is given: the next of the default generator, so that `manualSeed` makes it repeat. */
 export function freshSeed(): number {
-  return crypto.getRandomValues(new Uint32Array(1))[0];
+  return new Random(...defaultGenerator.take(1)).bits();
 }
 
 /** The generator sfc32 (Chris Doty-Humphrey's small fast counter), seeded by any number of whole numbers. */

@@ -66,7 +66,7 @@ abstract class Drawing extends Sampler {
 
 /** What {@linkcode RandomSampler} takes. */
 export interface RandomSamplerOptions {
-  /** Equal seeds give equal orders. Default: another at each construction. */
+  /** Equal seeds give equal orders. Default: the next of `manualSeed`'s generator. */
   seed?: number;
   /** Draw each sample from all of them, so that some come twice. Default `false`: a permutation. */
   replacement?: boolean;
