@@ -239,3 +239,20 @@ Deno.test("integers and half types accumulate wider", () => {
     assert(tensor([0, NaN]).any().item() === 1 && tensor([0, 1]).all().item() === 0);
   });
 });
+
+Deno.test("reductions refuse broadcast inputs that they could not finish reading", () => {
+  scope(() => {
+    const endless = dg.ones([1]).expand([2 ** 40]);
+    for (
+      const reduce of [
+        () => endless.sum(),
+        () => endless.argmax(0),
+        () => endless.topk(1),
+        () => endless.var(),
+        () => dg.histc(endless, 3, 0, 1),
+      ]
+    ) {
+      assertThrows(reduce, ShapeError, "too large to read one by one");
+    }
+  });
+});

@@ -162,6 +162,7 @@ struct Plan {
   Plan(const Tensor& out, const Tensor& x, uint32_t axes, const char* op) {
     if (out.rank != x.rank || (x.rank < 32 && axes >> x.rank))
       fail(DG_SHAPE, "%s: the output has rank %d, the input %d, axes are %x", op, out.rank, x.rank, axes);
+    require_finite_work(x, op);
     for (Tensor* t : {&kept_x, &reduced}) {
       *t = x;
       t->rank = 0;

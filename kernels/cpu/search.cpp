@@ -103,6 +103,7 @@ int32_t dg_histc(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double 
   return guard([&] {
     const char* const name = "histc";
     const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
+    require_finite_work(x, name);
     if (out.rank != 1 || out.numel == 0) fail(DG_SHAPE, "%s: the output is %s", name, shape_text(out).c_str());
     require_flat(out, out.sizes[0], name, "the output");
     require_dtype(out, DG_I64, name, "the output");

@@ -81,7 +81,7 @@ struct Rows {
 template <class A, class F>
 void each_row(const Reader<A>& x, const Rows& rows, bool descending, F&& f) {
   using Key = KeyOf<A>;
-  if (sizeof(Key) == 4 && rows.count > int64_t(UINT32_MAX)) fail(DG_SHAPE, "sort: an axis of %lld elements", static_cast<long long>(rows.count));
+  if (rows.count > (sizeof(Key) == 4 ? int64_t(UINT32_MAX) : int64_t(1) << 40)) fail(DG_SHAPE, "sort: an axis of %lld elements", static_cast<long long>(rows.count));
   const int64_t grain = std::max<int64_t>(1, 4096 / std::max<int64_t>(rows.count, 1));
   const int64_t chunks = (rows.kept.numel + grain - 1) / grain, workers = std::min<int64_t>(thread_count(), chunks);
   const int64_t bytes = rows.count * int64_t(sizeof(Entry<Key>) * 2 + sizeof(A));

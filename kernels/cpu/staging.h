@@ -118,6 +118,14 @@ void dispatch_accumulator(uint32_t dtype, F&& f) {
   }
 }
 
+// Refuses to read a broadcast input so often that the call would not end in reasonable time.
+inline void require_finite_work(const Tensor& x, const char* op) {
+  if (x.numel <= int64_t(1) << 36) return;
+  for (int i = 0; i < x.rank; i++)
+    if (x.sizes[i] > 1 && x.strides[i] == 0)
+      fail(DG_SHAPE, "%s: a broadcast input of %lld elements is too large to read one by one", op, static_cast<long long>(x.numel));
+}
+
 // Writes `count` numbers of type A to the elements of `out` from `at`.
 template <class A>
 void write_elements(const Tensor& out, int64_t at, int64_t stride, const A* x, int64_t count) {
