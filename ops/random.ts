@@ -50,6 +50,8 @@ export class Generator {
   #offset = 0;
 
   /**
+   * A stream at its beginning.
+   *
    * @param seed Whole number, 0 to 2^64 - 1 (negative ones count back from 2^64). Default: one that nobody can foresee.
    * @throws {RangeError} If it is not a whole number.
    */

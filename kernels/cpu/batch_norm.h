@@ -1,0 +1,178 @@
+// What the passes of batch normalisation share: layouts, blocks of them, and per-channel values spread over columns.
+#pragma once
+#include "../common/normalization.h"
+
+#include "allocator.h"
+#include "elementwise.h"
+
+namespace dg::batch_norm {
+
+inline constexpr int64_t kBlock = 16384;   // elements of a block: twice through it stays in the cache
+inline constexpr int64_t kColumns = 1024;  // columns of a block at most
+
+// Element (row, channel, position). As rows, short ones are taken `group` at a time, as rows of `width` = group * C columns.
+struct Layout {
+  bool rows;
+  int64_t outer, channels, inner;  // rows: outer = N * S, inner = 1
+  int64_t group = 1, width = 1;
+  int64_t block_rows = 1, blocks = 0;  // blocks of a channel: rows of a block, or positions of a plane
+  int64_t tiles = 1;                   // rows: column tiles of a block
+
+  Layout(const Tensor* const* tensors, int count, const char* op) {
+    const Tensor& x = *tensors[0];
+    if (x.rank < 2) fail(DG_SHAPE, "%s: takes a tensor [N, C, ...], got %s", op, shape_text(x).c_str());
+    bool last = true, contiguous = true;
+    for (int i = 0; i < count; i++) {
+      require_same_sizes(x, *tensors[i], op);
+      require_dtype(*tensors[i], x.dtype, op, "each of input, output, residual and gradients");
+      last &= tensors[i]->channels_last();
+      contiguous &= tensors[i]->contiguous();
+    }
+    if (!last && !contiguous) fail(DG_SHAPE, "%s: tensors must all be contiguous or all be channels-last", op);
+    channels = x.sizes[1];
+    const int64_t positions = x.numel == 0 ? 0 : x.numel / x.sizes[0] / channels;
+    rows = last;
+    if (x.numel == 0) {
+      outer = inner = 0;
+      return;
+    }
+    if (rows) {
+      outer = x.sizes[0] * positions;
+      inner = 1;
+      if (channels < 64) group = (64 + channels - 1) / channels;
+      width = group * channels;
+      block_rows = (std::max<int64_t>(32, kBlock / channels) + group - 1) / group * group;
+      blocks = (outer + block_rows - 1) / block_rows;
+      if (group == 1) tiles = (channels + kColumns - 1) / kColumns;
+    } else {
+      outer = x.sizes[0];
+      inner = positions;
+      block_rows = std::min(inner, kBlock);
+      blocks = outer * ((inner + block_rows - 1) / block_rows);
+    }
+  }
+  int64_t segments() const { return blocks / outer; }                 // planes: blocks of one plane
+  int64_t count() const { return outer * inner; }                     // elements of a channel
+  int64_t block_count(int64_t block) const {                          // elements of a channel in a block
+    const int64_t at = rows ? block : block % segments();
+    return std::min(block_rows, (rows ? outer : inner) - at * block_rows);
+  }
+};
+
+// A per-channel tensor of `dtype`; null when absent.
+template <class C>
+C* channel_data(const dg_tensor* t, uint32_t slot, const Layout& layout, uint32_t dtype, const char* op, Access access = Access::read) {
+  if (!present(slot)) return nullptr;
+  const Tensor v = tensor_at(t, slot, op, access);
+  require_dtype(v, dtype, op, "each per-channel tensor");
+  if (v.rank != 1 || v.sizes[0] != layout.channels || !v.contiguous())
+    fail(DG_SHAPE, "%s: per-channel tensors must be contiguous of size [%lld], got %s", op, (long long)layout.channels, shape_text(v).c_str());
+  return v.data<C>();
+}
+
+template <class C> constexpr uint32_t channel_dtype() { return std::is_same_v<C, double> ? DG_F64 : DG_F32; }
+
+// Calls f(block, channel): a block of rows of the tile of columns that begins at the channel, or a block of one plane.
+template <class F>
+void for_blocks(const Layout& l, F&& f) {
+  if (l.rows) {
+    parallel_for(l.blocks * l.tiles, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t job = begin; job < end; job++) f(job / l.tiles, job % l.tiles * kColumns);
+    });
+  } else {
+    const int64_t jobs = l.blocks * l.channels;
+    parallel_for(jobs, std::max<int64_t>(1, kBlock / l.block_rows), [&](int64_t begin, int64_t end) {
+      for (int64_t job = begin; job < end; job++) {
+        const int64_t segment = job % l.segments(), plane = job / l.segments();
+        f(plane / l.channels * l.segments() + segment, plane % l.channels);
+      }
+    });
+  }
+}
+
+// Where a block of planes starts.
+inline int64_t plane_start(const Layout& l, int64_t block, int64_t channel) {
+  return (block / l.segments() * l.channels + channel) * l.inner + block % l.segments() * l.block_rows;
+}
+
+// Calls f(start, columns) for the rows of a block of the rows layout; columns fold onto channels channel0 + column % C.
+template <class F>
+void block_rows(const Layout& l, int64_t block, int64_t channel0, F&& f) {
+  const int64_t first = block * l.block_rows, last = std::min(l.outer, first + l.block_rows);
+  if (l.group > 1) {
+    const int64_t end = last * l.channels;
+    for (int64_t at = first * l.channels; at < end; at += l.width) f(at, std::min(l.width, end - at));
+  } else {
+    const int64_t columns = std::min(kColumns, l.channels - channel0);
+    for (int64_t row = first; row < last; row++) f(row * l.channels + channel0, columns);
+  }
+}
+
+// Folds columns onto channels (acc[0 .. C) is the sum) and spreads channel values over columns.
+template <class C>
+void fold(const Layout& l, C* acc) {
+  for (int64_t g = 1; g < l.group; g++)
+    for (int64_t c = 0; c < l.channels; c++) acc[c] += acc[g * l.channels + c];
+}
+template <class C>
+void spread(const Layout& l, C* values) {
+  for (int64_t g = 1; g < l.group; g++) std::copy(values, values + l.channels, values + g * l.channels);
+}
+inline int64_t tile_channels(const Layout& l, int64_t channel0) { return std::min(kColumns, l.channels - channel0); }
+
+// Sum of f(i) for i in [0, n) with 64 partial sums.
+template <class C, class F>
+C lane_sum(int64_t n, F f) {
+  constexpr int64_t lanes = 64;
+  if (n < lanes) {
+    C sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += f(i);
+    return sum;
+  }
+  C acc[lanes] = {};
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+#pragma omp simd
+    for (int64_t k = 0; k < lanes; k++) acc[k] += f(i + k);
+  for (int64_t k = 0; i + k < n; k++) acc[k] += f(i + k);
+  for (int64_t half = lanes / 2; half > 0; half /= 2)
+    for (int64_t k = 0; k < half; k++) acc[k] += acc[k + half];
+  return acc[0];
+}
+
+// Calls f(at, count, channel) over all elements: rows of columns from `channel` on, or values of one channel.
+template <class F>
+void for_elements(const Layout& l, F&& f) {
+  for_blocks(l, [&](int64_t block, int64_t channel0) {
+    if (l.rows) block_rows(l, block, channel0, [&](int64_t at, int64_t columns) { f(at, columns, channel0); });
+    else f(plane_start(l, block, channel0), l.block_count(block), channel0);
+  });
+}
+
+// K per-channel arrays, spread to the width of a row. Absent ones hold `missing`.
+template <class C, int K>
+class Columns {
+ public:
+  Columns(const Layout& l, const C* const (&sources)[K], const C (&missing)[K])
+      : stride_(l.rows ? std::max(l.width, l.channels) : l.channels), memory_(int64_t(sizeof(C)) * K * std::max<int64_t>(stride_, 1)) {
+    for (int k = 0; k < K; k++) {
+      if (sources[k]) std::copy(sources[k], sources[k] + l.channels, at(k));
+      else std::fill(at(k), at(k) + l.channels, missing[k]);
+      if (l.rows) spread(l, at(k));
+    }
+  }
+  C* at(int k) const { return memory_.as<C>() + k * stride_; }
+  int64_t stride() const { return stride_; }
+
+ private:
+  int64_t stride_;
+  Scratch memory_;
+};
+
+// scale = invstd * weight, in place of weight.
+template <class C, int K>
+void scale_columns(const Columns<C, K>& columns, int weight, int invstd) {
+  for (int64_t i = 0; i < columns.stride(); i++) columns.at(weight)[i] *= columns.at(invstd)[i];
+}
+
+}  // namespace dg::batch_norm
