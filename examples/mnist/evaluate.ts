@@ -1,0 +1,39 @@
+/** Accuracy of a model on a dataset. */
+import { DataLoader, nn, noGrad, scope, type Tensor, type TensorDataset } from "@dinograd/dinograd";
+import { prepare } from "./data.ts";
+
+/** What {@linkcode evaluate} finds. */
+export interface Evaluation {
+  /** Part of the samples whose largest logit is that of their label. */
+  accuracy: number;
+  /** Mean cross entropy. */
+  loss: number;
+  /** The others: position, label and what the model said. */
+  wrong: { index: number; label: number; predicted: number }[];
+}
+
+/** Evaluates `model` in eval mode, where BatchNorm uses its running statistics, so that no result depends on the batch. */
+export async function evaluate(model: nn.Module, dataset: TensorDataset<[Tensor, Tensor]>): Promise<Evaluation> {
+  const training = model.training;
+  model.eval();
+  const wrong: Evaluation["wrong"] = [];
+  let at = 0, loss = 0;
+  for await (const [pictures, labels] of new DataLoader(dataset, { batchSize: 500 })) {
+    const { predicted, sum } = scope(() =>
+      noGrad(() => {
+        const logits = (model as nn.Layer).call(prepare.call(pictures)) as Tensor;
+        const entropy = nn.functional.crossEntropy(logits, labels, { reduction: "sum" });
+        return { predicted: logits.argmax(1).tolist() as number[], sum: entropy.item() };
+      })
+    );
+    (labels.tolist() as number[]).forEach((label, i) => {
+      if (label !== predicted[i]) wrong.push({ index: at + i, label, predicted: predicted[i] });
+    });
+    at += predicted.length;
+    loss += sum;
+    pictures.dispose();
+    labels.dispose();
+  }
+  model.train(training);
+  return { accuracy: (at - wrong.length) / at, loss: loss / at, wrong };
+}
