@@ -12,9 +12,3 @@ export function snakeCase(name: string): string {
   if (name.includes("_") || /^[A-Z]/.test(name)) return name;
   return name.replace(/([a-z0-9])([A-Z])/g, "$1_$2").replace(/([A-Z])([A-Z][a-z])/g, "$1_$2").toLowerCase();
 }
-
-/** The property name of a state-dict name: `running_mean` becomes `runningMean`. */
-export function camelCase(name: string): string {
-  if (/^[A-Z_]/.test(name)) return name;
-  return name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
-}

@@ -1,4 +1,4 @@
-import { FormatError, grad, memory, nn, noGrad, ones, scope, ShapeError, Tensor, tensor, zeros } from "@dinograd/dinograd";
+import { AutogradError, FormatError, grad, memory, nn, noGrad, ones, scope, ShapeError, Tensor, tensor, zeros } from "@dinograd/dinograd";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 
 /** A test that ends with the live tensors it began with. */
@@ -227,4 +227,51 @@ test("Sequential takes modules or names, and lets go of results in between", () 
   assert(Math.abs(Number(x.grad!.data()[0]) - s * (1 - s) * (1 - t * t)) < 1e-6);
   x.grad!.dispose();
   assertThrows(() => new nn.Sequential(3 as unknown as nn.Layer), TypeError, "must be a Module");
+});
+
+test("parametersToVector() and vectorToParameters() are each other's inverse", () => {
+  using from = new nn.Linear(3, 2);
+  using into = new nn.Linear(3, 2);
+  const vector = nn.utils.parametersToVector(from.parameters());
+  assertEquals(vector.shape, [8]);
+  nn.utils.vectorToParameters(vector, into.parameters());
+  assertEquals(into.weight.tolist(), from.weight.tolist());
+  assertEquals(into.bias!.tolist(), from.bias!.tolist());
+  vector.sum().backward();
+  assertEquals(from.bias!.grad!.tolist(), [1, 1]);
+  assertThrows(
+    () => nn.utils.vectorToParameters(ones([7]), into.parameters()),
+    ShapeError,
+    "expected a vector of 8 elements, got shape [7]",
+  );
+});
+
+test("setData() keeps the handle, and refuses a result of operations", () => {
+  const x = ones([2], { requiresGrad: true });
+  x.setData(zeros([3], { dtype: "float64" }));
+  assertEquals([x.shape, x.dtype, x.requiresGrad], [[3], "float64", true]);
+  assertThrows(() => x.mul(2).setData(zeros([3])), AutogradError, "made by mul, only a leaf can be given other elements");
+  assertThrows(() => x.setData(zeros([3], { dtype: "int64" })), AutogradError, "int64 cannot hold");
+});
+
+test("state-dict names are snake_case of camelCase properties, others as they are", () => {
+  class Names extends nn.Module {
+    weightIhL0 = nn.Parameter.take(zeros([1]));
+    inProjWeight = nn.Parameter.take(zeros([1]));
+    Mixed_5b = new nn.ReLU();
+    kept_name = nn.Parameter.take(zeros([1]));
+    fcHTML = nn.Parameter.take(zeros([1]));
+    conv1 = nn.Parameter.take(zeros([1]));
+  }
+  using names = new Names();
+  assertEquals(Object.keys(names.stateDict()), ["weight_ih_l0", "in_proj_weight", "kept_name", "fc_html", "conv1"]);
+  assertEquals([...names.namedChildren()].map(([name]) => name), ["Mixed_5b"]);
+});
+
+test("hooks inside a Sequential may keep what they see", () => {
+  using model = new nn.Sequential(new nn.Tanh(), new nn.Sigmoid(), new nn.Flatten());
+  let seen: Tensor | null = null;
+  model.at(1).registerForwardHook((_module, _inputs, output) => void (seen = output as Tensor));
+  noGrad(() => model.call(zeros([1, 2])));
+  assertEquals(seen!.tolist(), [[0.5, 0.5]]);
 });
