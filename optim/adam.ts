@@ -45,6 +45,8 @@ interface Moments {
  */
 export class Adam extends Optimizer<AdamOptions> {
   /**
+   * Takes parameters and options.
+   *
    * @param params Parameters, or groups of them.
    * @param options Options of groups that do not set their own.
    * @throws {RangeError} For an option out of range.
@@ -133,6 +135,8 @@ export class Adam extends Optimizer<AdamOptions> {
  */
 export class AdamW extends Adam {
   /**
+   * Takes parameters and options.
+   *
    * @param params Parameters, or groups of them.
    * @param options Options of groups that do not set their own.
    * @throws {RangeError} For an option out of range.

@@ -5,10 +5,7 @@
  */
 import { FormatError } from "../ffi/errors.ts";
 import { LRScheduler, type SchedulerState } from "./lr_scheduler.ts";
-import type { Optimizer, ParamGroup } from "./optimizer.ts";
-
-// deno-lint-ignore no-explicit-any
-type AnyOptimizer = Optimizer<any>;
+import type { AnyOptimizer, ParamGroup } from "./optimizer.ts";
 
 function checkParts(name: string, optimizer: AnyOptimizer, schedulers: readonly LRScheduler[]): void {
   if (schedulers.length < 1) throw new RangeError(`${name}: takes at least one scheduler`);
@@ -24,7 +21,11 @@ export abstract class CompositeScheduler extends LRScheduler {
   /** The parts. */
   protected _schedulers: readonly LRScheduler[];
 
-  /** @param schedulers All of `optimizer`. */
+  /**
+   * Sets the fields and takes the first step.
+   *
+   * @param schedulers All of `optimizer`.
+   */
   constructor(optimizer: AnyOptimizer, schedulers: readonly LRScheduler[], lastEpoch = -1) {
     super(optimizer, lastEpoch);
     this._schedulers = [...schedulers];
@@ -73,6 +74,8 @@ export class SequentialLR extends CompositeScheduler {
   protected _milestones: number[];
 
   /**
+   * Sets the fields and takes the first step.
+   *
    * @param schedulers In order.
    * @param milestones Ascending, one fewer than schedulers.
    */
@@ -112,7 +115,11 @@ export class SequentialLR extends CompositeScheduler {
 
 /** Several schedulers at once, each changing what the one before it left. */
 export class ChainedScheduler extends CompositeScheduler {
-  /** @param schedulers All of one optimiser. */
+  /**
+   * Sets the fields and takes the first step.
+   *
+   * @param schedulers All of one optimiser.
+   */
   constructor(schedulers: readonly LRScheduler[]) {
     if (schedulers.length < 1) throw new RangeError("ChainedScheduler: takes at least one scheduler");
     super(schedulers[0].optimizer, schedulers);
@@ -156,12 +163,19 @@ export interface OneCycleOptions {
   lastEpoch?: number;
 }
 
-type Key = "initialLr" | "maxLr" | "minLr" | "maxMomentum" | "baseMomentum";
-type CycleGroup = ParamGroup & Record<Key, number> & { betas?: readonly [number, number]; momentum?: number };
-interface Phase {
+type CycleGroup = ParamGroup & Record<CycleKey, number> & { betas?: readonly [number, number]; momentum?: number };
+
+/** Quantities of a group that a one-cycle policy goes between. */
+export type CycleKey = "initialLr" | "maxLr" | "minLr" | "maxMomentum" | "baseMomentum";
+
+/** One way of a one-cycle policy. */
+export interface CyclePhase {
+  /** Its last step. */
   end: number;
-  lr: readonly [Key, Key];
-  momentum: readonly [Key, Key];
+  /** From which rate to which. */
+  lr: readonly [CycleKey, CycleKey];
+  /** From which momentum to which. */
+  momentum: readonly [CycleKey, CycleKey];
 }
 
 /** The one-cycle policy (Smith and Topin 2018): up to `maxLr` and down to almost 0 over all steps of the training; stepped after each batch. */
@@ -173,9 +187,13 @@ export class OneCycleLR extends LRScheduler {
   /** The momentum goes the other way. */
   protected cycle_momentum: boolean;
   /** The phases, one after the other. */
-  protected _schedule_phases: Phase[];
+  protected _schedule_phases: CyclePhase[];
 
-  /** @throws {RangeError} If the number of steps is not given, or an option is out of range. */
+  /**
+   * Sets the fields and takes the first step.
+   *
+   * @throws {RangeError} If the number of steps is not given, or an option is out of range.
+   */
   constructor(optimizer: AnyOptimizer, options: OneCycleOptions) {
     super(optimizer, options.lastEpoch);
     const { pctStart = 0.3, annealStrategy = "cos", divFactor = 25, finalDivFactor = 1e4 } = options;
@@ -190,7 +208,7 @@ export class OneCycleLR extends LRScheduler {
     this.total_steps = total;
     this._anneal_func_type = annealStrategy;
     this.cycle_momentum = options.cycleMomentum ?? true;
-    const up: Phase = { end: pctStart * total - 1, lr: ["initialLr", "maxLr"], momentum: ["maxMomentum", "baseMomentum"] };
+    const up: CyclePhase = { end: pctStart * total - 1, lr: ["initialLr", "maxLr"], momentum: ["maxMomentum", "baseMomentum"] };
     this._schedule_phases = options.threePhase
       ? [
         up,
@@ -294,7 +312,11 @@ export class ReduceLROnPlateau extends LRScheduler {
   /** Epochs since. */
   protected num_bad_epochs = 0;
 
-  /** @throws {RangeError} For an option out of range. */
+  /**
+   * Sets the fields and takes the first step.
+   *
+   * @throws {RangeError} For an option out of range.
+   */
   constructor(optimizer: AnyOptimizer, options: PlateauOptions = {}) {
     super(optimizer, 0);
     const { mode = "min", factor = 0.1, thresholdMode = "rel", minLr = 0 } = options;

@@ -5,13 +5,10 @@
  * @module
  */
 import { FormatError } from "../ffi/errors.ts";
-import { Optimizer, type ParamGroup } from "./optimizer.ts";
+import { type AnyOptimizer, Optimizer, type ParamGroup } from "./optimizer.ts";
 
 /** State of a scheduler: its fields, in PyTorch's spelling. */
 export type SchedulerState = Record<string, unknown>;
-
-// deno-lint-ignore no-explicit-any
-type AnyOptimizer = Optimizer<any>;
 
 /** A factor as a function of the epoch, or one for each group. */
 export type Factors = ((epoch: number) => number) | readonly ((epoch: number) => number)[];
@@ -34,6 +31,8 @@ export abstract class LRScheduler {
   protected _is_initial = false;
 
   /**
+   * Sets the fields and takes the first step.
+   *
    * @param optimizer The optimiser whose rates are set.
    * @param lastEpoch Where to go on; -1 starts anew. Default -1.
    */
@@ -163,7 +162,11 @@ export class LambdaLR extends LRScheduler {
   /** The functions, one for each group. */
   protected lr_lambdas: readonly ((epoch: number) => number)[];
 
-  /** @param factor `f`, or one for each group. */
+  /**
+   * Sets the fields and takes the first step.
+   *
+   * @param factor `f`, or one for each group.
+   */
   constructor(optimizer: AnyOptimizer, factor: Factors, options?: { lastEpoch?: number }) {
     super(optimizer, options?.lastEpoch);
     this.lr_lambdas = factorsOf("LambdaLR", optimizer, factor);
@@ -180,7 +183,11 @@ export class MultiplicativeLR extends LRScheduler {
   /** The functions, one for each group. */
   protected lr_lambdas: readonly ((epoch: number) => number)[];
 
-  /** @param factor `f`, or one for each group. */
+  /**
+   * Sets the fields and takes the first step.
+   *
+   * @param factor `f`, or one for each group.
+   */
   constructor(optimizer: AnyOptimizer, factor: Factors, options?: { lastEpoch?: number }) {
     super(optimizer, options?.lastEpoch);
     this.lr_lambdas = factorsOf("MultiplicativeLR", optimizer, factor);
@@ -199,7 +206,11 @@ export class StepLR extends LRScheduler {
   /** Factor. */
   protected gamma: number;
 
-  /** @param options.gamma Factor. Default 0.1. */
+  /**
+   * Sets the fields and takes the first step.
+   *
+   * @param options.gamma Factor. Default 0.1.
+   */
   constructor(optimizer: AnyOptimizer, stepSize: number, options?: { gamma?: number; lastEpoch?: number }) {
     super(optimizer, options?.lastEpoch);
     checkCount("StepLR", "stepSize", stepSize);
@@ -224,7 +235,11 @@ export class MultiStepLR extends LRScheduler {
   /** Factor. */
   protected gamma: number;
 
-  /** @param options.gamma Factor. Default 0.1. */
+  /**
+   * Sets the fields and takes the first step.
+   *
+   * @param options.gamma Factor. Default 0.1.
+   */
   constructor(optimizer: AnyOptimizer, milestones: readonly number[], options?: { gamma?: number; lastEpoch?: number }) {
     super(optimizer, options?.lastEpoch);
     this.milestones = [...milestones].sort((a, b) => a - b);
@@ -249,6 +264,8 @@ export class ConstantLR extends LRScheduler {
   protected total_iters: number;
 
   /**
+   * Sets the fields and takes the first step.
+   *
    * @param options.factor Between 0 and 1. Default 1/3.
    * @param options.totalIters Epochs. Default 5.
    */
@@ -280,6 +297,8 @@ export class LinearLR extends LRScheduler {
   protected total_iters: number;
 
   /**
+   * Sets the fields and takes the first step.
+   *
    * @param options.startFactor Above 0, at most 1. Default 1/3.
    * @param options.endFactor Between 0 and 1. Default 1.
    * @param options.totalIters Epochs. Default 5.
@@ -312,7 +331,11 @@ export class ExponentialLR extends LRScheduler {
   /** Factor. */
   protected gamma: number;
 
-  /** @param gamma Factor. */
+  /**
+   * Sets the fields and takes the first step.
+   *
+   * @param gamma Factor.
+   */
   constructor(optimizer: AnyOptimizer, gamma: number, options?: { lastEpoch?: number }) {
     super(optimizer, options?.lastEpoch);
     this.gamma = gamma;
@@ -336,6 +359,8 @@ export class PolynomialLR extends LRScheduler {
   protected power: number;
 
   /**
+   * Sets the fields and takes the first step.
+   *
    * @param options.totalIters Epochs. Default 5.
    * @param options.power Exponent. Default 1.
    */
@@ -366,6 +391,8 @@ export class CosineAnnealingLR extends LRScheduler {
   protected eta_min: number;
 
   /**
+   * Sets the fields and takes the first step.
+   *
    * @param tMax Epochs of half a cosine.
    * @param options.etaMin Lowest rate. Default 0.
    */
@@ -408,6 +435,8 @@ export class CosineAnnealingWarmRestarts extends LRScheduler {
   protected T_cur: number;
 
   /**
+   * Sets the fields and takes the first step.
+   *
    * @param t0 Epochs of the first cosine.
    * @param options.tMult How much longer each is, a whole number. Default 1.
    * @param options.etaMin Lowest rate. Default 0.

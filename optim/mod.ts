@@ -8,6 +8,8 @@ export { clipGradNorm, clipGradValue } from "./clip.ts";
 export {
   ChainedScheduler,
   CompositeScheduler,
+  type CycleKey,
+  type CyclePhase,
   OneCycleLR,
   type OneCycleOptions,
   type PlateauOptions,
@@ -30,6 +32,7 @@ export {
   StepLR,
 } from "./lr_scheduler.ts";
 export {
+  type AnyOptimizer,
   type GroupOptions,
   Optimizer,
   type OptimizerState,

@@ -103,7 +103,11 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
   #operands: Tensor[] = [];
   #copies: Tensor[] = [];
 
-  /** @param defaults Options of groups that do not set their own. */
+  /**
+   * Takes parameters and options.
+   *
+   * @param defaults Options of groups that do not set their own.
+   */
   constructor(params: Params<O>, defaults: O) {
     this.defaults = defaults;
     if (params instanceof Tensor) throw new TypeError(`${this.name}: params must be an iterable of tensors or groups, got one tensor`);
@@ -221,7 +225,11 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
     this.#operands.push(p, this.gradient(p), ...states);
   }
 
-  /** Updates what was pushed, `each` tensors a parameter. */
+  /**
+   * Updates what was pushed, `each` tensors a parameter.
+   *
+   * @ignore
+   */
   protected flush(each: number, body: (library: KernelLibrary, t: Deno.PointerObject, first: number, count: number) => number): void {
     const operands = this.#operands;
     if (operands.length === 0) return;
@@ -335,6 +343,10 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
     this.dispose();
   }
 }
+
+/** An optimiser with any options. */
+// deno-lint-ignore no-explicit-any
+export type AnyOptimizer = Optimizer<any>;
 
 /** Refuses an option that is not a number of at least `low` (and below `high`). */
 export function checkOption(op: string, name: string, value: unknown, low = 0, high = Infinity): void {

@@ -27,6 +27,8 @@ export interface RMSpropOptions extends GroupOptions {
  */
 export class RMSprop extends Optimizer<RMSpropOptions> {
   /**
+   * Takes parameters and options.
+   *
    * @param params Parameters, or groups of them.
    * @param options Options of groups that do not set their own.
    * @throws {RangeError} For an option out of range.
@@ -89,6 +91,8 @@ export interface AdagradOptions extends GroupOptions {
  */
 export class Adagrad extends Optimizer<AdagradOptions> {
   /**
+   * Takes parameters and options.
+   *
    * @param params Parameters, or groups of them.
    * @param options Options of groups that do not set their own.
    * @throws {RangeError} For an option out of range.

@@ -38,6 +38,8 @@ export interface SGDOptions extends GroupOptions {
  */
 export class SGD extends Optimizer<SGDOptions> {
   /**
+   * Takes parameters and options.
+   *
    * @param params Parameters, or groups of them.
    * @param options Options of groups that do not set their own.
    * @throws {RangeError} For an option out of range; `nesterov` needs a momentum and no dampening.

@@ -17,6 +17,7 @@ struct Part {
 std::vector<Part> parts_of(const std::vector<Tensor>& tensors) {
   std::vector<Part> parts;
   for (const Tensor& x : tensors) {
+    if (x.numel == 0) continue;
     const Loop<1> loop({&x});
     for (int64_t begin = 0; begin < x.numel; begin += kGrain) parts.push_back({&x, loop, begin, std::min(x.numel, begin + kGrain)});
   }

@@ -8,6 +8,12 @@ namespace {
 
 template <class T, class I>
 void gather(const Tensor& out, const Tensor& x, const Tensor& index, int axis) {
+  if (index.numel == 0) return;
+  if (x.numel == 0) {  // then the axis is empty, and every index outside
+    BadIndex bad;
+    bad.note(0, index.data<I>()[0]);
+    bad.check(0, axis, false);
+  }
   Tensor base = index;  // x without its indexed axis, over the sizes of the index
   base.storage_data = x.storage_data;
   base.offset = x.offset;
@@ -41,9 +47,9 @@ template <class T>
 void read_rows(const Tensor& out, const Tensor& x, const Rows& rows) {
   const int lead = rows.shape.rank;
   const Tensor out_row = trailing_axes(out, lead), x_row = trailing_axes(x, rows.count);
-  const Loop<2> row({&out_row, &x_row});
-  const int64_t length = row.numel, n = rows.size();
+  const int64_t length = x_row.numel, n = rows.size();
   if (n == 0 || length == 0) return;
+  const Loop<2> row({&out_row, &x_row});
   const Positions places(leading_axes(out, lead));
   const int64_t so = row.strides[0][row.rank - 1], sx = row.strides[1][row.rank - 1];
   const int64_t piece = std::min(length, kGrain), pieces = (length + piece - 1) / piece;
@@ -69,7 +75,7 @@ void read_rows(const Tensor& out, const Tensor& x, const Rows& rows) {
 
 // Calls f(position, offset) for chunk `c` of x in row-major order, where the element is true.
 template <class F>
-void each_true(const Loop<2>& loop, const bool* x, int64_t begin, int64_t end, F&& f) {
+void each_true(const Loop<2>& loop, const uint8_t* x, int64_t begin, int64_t end, F&& f) {
   const int64_t step = loop.strides[1][loop.rank - 1];
   loop.rows(begin, end, [&](const int64_t* offset, int64_t count) {
     for (int64_t i = 0; i < count; i++)
@@ -80,11 +86,12 @@ void each_true(const Loop<2>& loop, const bool* x, int64_t begin, int64_t end, F
 // Numbers of true elements before each chunk of kGrain; the last entry is the total.
 std::vector<int64_t> chunk_starts(const Tensor& x) {
   limit_work(x.numel);
+  if (x.numel == 0) return {0};
   const Tensor order = row_major(x);
   const Loop<2> loop({&order, &x});
   const int64_t chunks = (x.numel + kGrain - 1) / kGrain;
   std::vector<int64_t> starts(size_t(chunks) + 1, 0);
-  const bool* const data = x.data<bool>();
+  const uint8_t* const data = x.data<uint8_t>();
   parallel_for(chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; c++) {
       int64_t count = 0;
@@ -150,9 +157,10 @@ int32_t dg_nonzero(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot) {
     const std::vector<int64_t> starts = chunk_starts(x);
     if (out.rank != 2 || out.sizes[0] != starts.back() || out.sizes[1] != x.rank)
       fail(DG_SHAPE, "%s: %lld positions of %d axes do not fill %s", name, static_cast<long long>(starts.back()), x.rank, shape_text(out).c_str());
+    if (starts.back() == 0) return;
     const Tensor order = row_major(x);
     const Loop<2> loop({&order, &x});
-    const bool* const data = x.data<bool>();
+    const uint8_t* const data = x.data<uint8_t>();
     int64_t* const to = out.data<int64_t>();
     parallel_for(int64_t(starts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
       for (int64_t c = begin; c < end; c++) {

@@ -28,7 +28,7 @@ std::vector<Item> collect(const dg_tensor* t, uint32_t first, uint32_t count, in
     const uint32_t slot = first + i * each;
     const Tensor p = tensor_at(t, slot, op, Access::write);
     if (p.dtype > DG_BF16) fail(DG_DTYPE, "%s: a parameter must be floating point, got %s", op, dtype_name(p.dtype));
-    if (!p.dense()) fail(DG_SHAPE, "%s: a parameter must have no gaps in memory", op);
+    if (p.numel > 0 && !p.dense()) fail(DG_SHAPE, "%s: a parameter must have no gaps in memory", op);
     Item& item = items[i];
     item = {p.data<char>(), nullptr, {}, p.dtype, p.numel};
     item.p = p.storage_data + p.offset * dtype_size(p.dtype);

@@ -91,9 +91,9 @@ template <class T, class F>
 void write_rows(const Tensor& x, const Tensor& src, const Rows& rows, F f) {
   const int lead = rows.shape.rank;
   const Tensor x_row = trailing_axes(x, rows.count), src_row = trailing_axes(src, lead);
-  const Loop<2> row({&x_row, &src_row});
-  const int64_t length = row.numel, n = rows.size();
+  const int64_t length = x_row.numel, n = rows.size();
   if (n == 0 || length == 0) return;
+  const Loop<2> row({&x_row, &src_row});
   const Positions sources(leading_axes(src, lead));
   const int64_t sx = row.strides[0][row.rank - 1], ss = row.strides[1][row.rank - 1];
   const bool unit = sx == 1 && ss == 1;
