@@ -5,6 +5,9 @@
 
 namespace dg {
 
+DG_HD float root(float v) { return sqrtf(v); }
+DG_HD double root(double v) { return ::sqrt(v); }
+
 // What every optimiser does to the gradient first: ascend instead of descend, add the decay.
 template <class C>
 struct Decay {
@@ -34,7 +37,7 @@ struct Adam {
   Decay<C> decay;
   C shrink;                      // 1 - lr * weight decay (AdamW), else 1
   C rest1, beta2, rest2;         // 1 - beta1, beta2, 1 - beta2
-  C step_size, root_correction;  // lr / (1 - beta1^t), sqrt(1 - beta2^t)
+  C step_size, inverse_correction;  // lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
   C eps;
 
   DG_HD C moments(C& p, C g, C& m, C& v) const {
@@ -44,7 +47,7 @@ struct Adam {
     v = beta2 * v + rest2 * (g * g);
     return v;
   }
-  DG_HD void apply(C& p, C m, C v) const { p -= step_size * (m / (sqrt(v) / root_correction + eps)); }
+  DG_HD void apply(C& p, C m, C v) const { p -= step_size * (m / (root(v) * inverse_correction + eps)); }
 };
 
 template <class C>
@@ -60,7 +63,7 @@ struct RmsProp {
       *mean += rest * (g - *mean);
       average = square - *mean * *mean;
     }
-    return g / (sqrt(average) + eps);
+    return g / (root(average) + eps);
   }
 };
 
@@ -72,7 +75,7 @@ struct Adagrad {
   DG_HD void apply(C& p, C g, C& sum) const {
     g = decay.gradient(g, p);
     sum += g * g;
-    p -= rate * (g / (sqrt(sum) + eps));
+    p -= rate * (g / (root(sum) + eps));
   }
 };
 

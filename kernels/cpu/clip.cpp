@@ -32,11 +32,15 @@ double part_norm(const Part& part, double p) {
     const T* const x = part.tensor->data<T>() + offset[0];
     if (p == 2) {
       double sum = 0;
+      auto add = [&](int64_t stride) {
 #pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < count; i++) {
-        const double v = double(compute_t<T>(x[i * step]));
-        sum += v * v;
-      }
+        for (int64_t i = 0; i < count; i++) {
+          const double v = double(compute_t<T>(x[i * stride]));
+          sum += v * v;
+        }
+      };
+      if (step == 1) add(1);
+      else add(step);
       total += sum;
     } else if (std::isinf(p)) {
       for (int64_t i = 0; i < count; i++) {
@@ -86,14 +90,19 @@ int32_t dg_clip_norm(const dg_tensor* t, uint32_t out_slot, uint32_t first, uint
       if (tensors.back().dtype > DG_BF16) fail(DG_DTYPE, "%s: takes floating point tensors, got %s", name, dtype_name(tensors.back().dtype));
     }
     const std::vector<Part> parts = parts_of(tensors);
+    int64_t elements = 0;
+    for (const Tensor& x : tensors) elements += x.numel;
+    const int64_t grain = elements <= kGrain ? std::max<int64_t>(1, int64_t(parts.size())) : 1;  // small ones are not worth a second thread
     std::vector<double> norms(parts.size());
-    parallel_for(int64_t(parts.size()), 1, [&](int64_t i, int64_t) {
-      const Part& part = parts[size_t(i)];
-      switch (part.tensor->dtype) {
-        case DG_F32: norms[size_t(i)] = part_norm<float>(part, p); break;
-        case DG_F64: norms[size_t(i)] = part_norm<double>(part, p); break;
-        case DG_F16: norms[size_t(i)] = part_norm<f16>(part, p); break;
-        default: norms[size_t(i)] = part_norm<bf16>(part, p);
+    parallel_for(int64_t(parts.size()), grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        const Part& part = parts[size_t(i)];
+        switch (part.tensor->dtype) {
+          case DG_F32: norms[size_t(i)] = part_norm<float>(part, p); break;
+          case DG_F64: norms[size_t(i)] = part_norm<double>(part, p); break;
+          case DG_F16: norms[size_t(i)] = part_norm<f16>(part, p); break;
+          default: norms[size_t(i)] = part_norm<bf16>(part, p);
+        }
       }
     });
     double total = 0;
@@ -108,13 +117,15 @@ int32_t dg_clip_norm(const dg_tensor* t, uint32_t out_slot, uint32_t first, uint
     else *out.data<double>() = total;
     const double factor = max_norm / (total + 1e-6);
     if (factor >= 1 || std::isinf(max_norm)) return;
-    parallel_for(int64_t(parts.size()), 1, [&](int64_t i, int64_t) {
-      const Part& part = parts[size_t(i)];
-      switch (part.tensor->dtype) {
-        case DG_F32: return scale_part<float>(part, factor);
-        case DG_F64: return scale_part<double>(part, factor);
-        case DG_F16: return scale_part<f16>(part, factor);
-        default: return scale_part<bf16>(part, factor);
+    parallel_for(int64_t(parts.size()), grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        const Part& part = parts[size_t(i)];
+        switch (part.tensor->dtype) {
+          case DG_F32: scale_part<float>(part, factor); break;
+          case DG_F64: scale_part<double>(part, factor); break;
+          case DG_F16: scale_part<f16>(part, factor); break;
+          default: scale_part<bf16>(part, factor);
+        }
       }
     });
   });

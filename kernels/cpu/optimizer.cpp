@@ -132,7 +132,7 @@ int32_t dg_adam(const dg_tensor* t, uint32_t first, uint32_t count, uint32_t ams
       using T = typename decltype(kind)::type;
       using C = compute_t<T>;
       const Adam<C> k{decay_of<C>(decoupled ? 0 : weight_decay, maximize), C(decoupled ? 1 - lr * weight_decay : 1), C(1 - beta1), C(beta2),
-                      C(1 - beta2), C(lr / correction1), C(std::sqrt(correction2)), C(eps)};
+                      C(1 - beta2), C(lr / correction1), C(1 / std::sqrt(correction2)), C(eps)};
       C *const m = state[0], *const v = state[1], *const largest = state[2];
       if (!amsgrad) {
 #pragma omp simd

@@ -65,22 +65,23 @@ void scatter_lanes(const Tensor& out, const Tensor& index, const Tensor& src, in
   // Destinations [low, high) along the axis, for lanes [begin, end).
   auto run = [&](int64_t begin, int64_t end, int64_t low, int64_t high) {
     loop.rows(begin, end, [&](const int64_t* offset, int64_t count) {
-      auto step = [&](int64_t a, int64_t lane) {
-        const int64_t at = pi[offset[0] + lane * li + a * ai];
-        if (at < low || at >= high) return;
-        T& to = po[offset[1] + lane * lo + at * ao];
-        to = f(to, ps[offset[2] + lane * ls + a * as]);
+      const int64_t* const ix = pi + offset[0];
+      T* const o = po + offset[1];
+      const T* const v = ps + offset[2];
+      auto step = [=, &f](int64_t at, T* to, const T* from) {
+        if (at >= low && at < high) to[at * ao] = f(to[at * ao], *from);
       };
       if (ai < li || count == 1) {
         for (int64_t lane = 0; lane < count; lane++)
-          for (int64_t a = 0; a < length; a++) step(a, lane);
+          for (int64_t a = 0; a < length; a++) step(ix[lane * li + a * ai], o + lane * lo, v + lane * ls + a * as);
       } else {
         for (int64_t a = 0; a < length; a++)
-          for (int64_t lane = 0; lane < count; lane++) step(a, lane);
+          for (int64_t lane = 0; lane < count; lane++) step(ix[lane * li + a * ai], o + lane * lo, v + lane * ls + a * as);
       }
     });
   };
-  const int64_t size = out.sizes[axis], grain = std::clamp<int64_t>(kGrain / std::max<int64_t>(length, 1), 1, 4096);
+  // Lanes that lie next to each other in memory are walked together: enough of them to use whole cache lines.
+  const int64_t size = out.sizes[axis], grain = std::clamp<int64_t>(kGrain / std::max<int64_t>(length, 1), ai < li ? 1 : 256, 4096);
   const int64_t parts = std::min<int64_t>(thread_count(), size);
   if (loop.numel <= grain && length > 4 * kGrain && parts > 1)
     parallel_for(parts, 1, [&](int64_t p, int64_t) { run(0, loop.numel, size * p / parts, size * (p + 1) / parts); });
