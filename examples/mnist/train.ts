@@ -93,7 +93,7 @@ const svg = lineChart({
   yLabel: "cross entropy",
   rightLabel: "test accuracy",
   yRange: [0, Math.max(0.5, Math.ceil(Math.max(...smooth) * 4) / 4)],
-  rightRange: [0.9, 1],
+  rightRange: [Math.min(0.9, Math.floor(Math.min(...accuracies) * 10) / 10), 1],
   series: [
     { x: steps, y: losses, color: "#0072b2", width: 1, opacity: 0.25 },
     { name: "training loss, smoothed", x: steps, y: smooth, color: "#0072b2" },
