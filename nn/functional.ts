@@ -33,7 +33,7 @@ export { bilinear, linear } from "../ops/mod.ts";
 export { conv1d, conv2d, conv3d, convTranspose1d, convTranspose2d, convTranspose3d } from "../ops/mod.ts";
 export { batchNorm, groupNorm, instanceNorm, layerNorm, rmsNorm } from "../ops/mod.ts";
 export { alphaDropout, dropout, dropout1d, dropout2d, dropout3d, featureAlphaDropout } from "../ops/mod.ts";
-export { embedding, embeddingBag } from "../ops/mod.ts";
+export { embedding, embeddingBag, oneHot } from "../ops/mod.ts";
 export {
   binaryCrossEntropy,
   binaryCrossEntropyWithLogits,

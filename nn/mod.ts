@@ -16,7 +16,16 @@ export * from "./shuffle.ts";
 export * from "./upsampling.ts";
 export { GLU, LogSoftmax, PReLU, Softmax, Softmax2d, Softmin } from "./activation_dim.ts";
 export { BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d, ChannelNorm, type FusedOptions, type NormOptions } from "./batch_norm.ts";
-export { GroupNorm, InstanceNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm, RMSNorm } from "./normalization.ts";
+export {
+  GroupNorm,
+  InstanceNorm,
+  InstanceNorm1d,
+  InstanceNorm2d,
+  InstanceNorm3d,
+  LayerNorm,
+  LocalResponseNorm,
+  RMSNorm,
+} from "./normalization.ts";
 export { Bilinear, Linear } from "./linear.ts";
 export * from "./convolution.ts";
 export * from "./dropout.ts";

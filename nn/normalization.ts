@@ -257,4 +257,40 @@ export class InstanceNorm3d extends InstanceNorm {
   }
 }
 
-markTransient(LayerNorm, RMSNorm, GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d);
+/** Local response normalisation (Krizhevsky et al. 2012): `x / (k + alpha * mean of x^2 over neighbouring channels)^beta`. */
+export class LocalResponseNorm extends Module {
+  /** Channels in the window. */
+  readonly size: number;
+  /** Factor of the mean square. */
+  readonly alpha: number;
+  /** Exponent. */
+  readonly beta: number;
+  /** Summand. */
+  readonly k: number;
+
+  /**
+   * Makes the module.
+   *
+   * @param size Channels in the window.
+   * @param options `alpha` (default `1e-4`), `beta` (`0.75`), `k` (`1`).
+   */
+  constructor(size: number, options?: { alpha?: number; beta?: number; k?: number }) {
+    super();
+    checkSize(size, "size", "LocalResponseNorm");
+    this.size = size;
+    this.alpha = options?.alpha ?? 1e-4;
+    this.beta = options?.beta ?? 0.75;
+    this.k = options?.k ?? 1;
+  }
+  /** The normalised input `[N, C, ...]`. */
+  override forward(x: Tensor): Tensor {
+    const { alpha, beta, k } = this;
+    return ops.localResponseNorm(x, this.size, { alpha, beta, k });
+  }
+  /** The settings. */
+  override extraRepr(): string {
+    return `${this.size}, alpha=${this.alpha}, beta=${this.beta}, k=${this.k}`;
+  }
+}
+
+markTransient(LayerNorm, LocalResponseNorm, RMSNorm, GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d);

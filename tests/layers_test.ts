@@ -50,6 +50,7 @@ const layers: Record<string, () => nn.Module> = {
   "InstanceNorm2d tracking": () => new nn.InstanceNorm2d(3, { affine: true, trackRunningStats: true, momentum: 0.3 }),
   "InstanceNorm2d tracking eval": () => new nn.InstanceNorm2d(3, { trackRunningStats: true }).eval(),
   "InstanceNorm3d": () => new nn.InstanceNorm3d(2),
+  "LocalResponseNorm": () => new nn.LocalResponseNorm(3, { alpha: 0.5, beta: 0.6, k: 2 }),
   "RMSNorm": () => new nn.RMSNorm(5),
   "RMSNorm eps": () => new nn.RMSNorm([2, 5], { eps: 1e-2 }),
   "Embedding": () => new nn.Embedding(7, 3, { paddingIdx: 2 }),
@@ -192,5 +193,17 @@ Deno.test("dropout layers drop in training mode only, in the proportion asked fo
     const inplace = new nn.Dropout(1, { inplace: true });
     assert(inplace.call(x) === x);
     assertEquals(x.sum().item(), 0);
+  });
+});
+
+Deno.test("nn.functional holds the function of every layer", () => {
+  scope(() => {
+    const x = tensor([[1, -2], [3, 4]]), names = Object.keys(nn.functional);
+    assertEquals(nn.functional.relu(x).tolist(), new nn.ReLU().call(x).tolist());
+    for (
+      const name of ["linear", "conv2d", "convTranspose2d", "batchNorm", "layerNorm", "maxPool2d", "interpolate", "crossEntropy", "dropout"]
+    ) {
+      assert(names.includes(name), name);
+    }
   });
 });
