@@ -346,12 +346,14 @@ export {
   RandomSampler,
   type RandomSamplerOptions,
   Sampler,
+  SeededSampler,
   SequentialSampler,
   type Sized,
   SubsetRandomSampler,
   WeightedRandomSampler,
 } from "./data/sampler.ts";
 export { type Collated, defaultCollate } from "./data/collate.ts";
+export { Random } from "./data/random.ts";
 export { DataLoader, type DataLoaderOptions, workerDataset } from "./data/loader.ts";
 export { WorkerError } from "./data/pool.ts";
 export { type WorkerInfo, workerInfo } from "./data/worker_info.ts";
@@ -381,6 +383,7 @@ export {
   RandomErasing,
   type RandomErasingOptions,
   RandomHorizontalFlip,
+  RandomTransform,
   ToFloat,
   type Transform,
 } from "./vision/transforms.ts";

@@ -69,6 +69,8 @@ export class TensorDataset<T extends readonly Tensor[]> implements Dataset<T> {
   readonly length: number;
 
   /**
+   * Takes the rows of `tensors` together.
+   *
    * @param tensors At least one, all with the same size of axis 0.
    * @throws {ShapeError} If one has no axes or another size of axis 0.
    */
@@ -106,7 +108,11 @@ export class ArrayDataset<T> implements Dataset<T> {
   /** The samples. */
   readonly samples: readonly T[];
 
-  /** @param samples The samples. */
+  /**
+   * Takes the entries of an array.
+   *
+   * @param samples The samples.
+   */
   constructor(samples: readonly T[]) {
     this.samples = samples;
   }
@@ -127,7 +133,11 @@ export class ConcatDataset<T> implements Dataset<T> {
   readonly datasets: readonly Dataset<T>[];
   readonly #ends: readonly number[];
 
-  /** @param datasets At least one. */
+  /**
+   * Joins datasets.
+   *
+   * @param datasets At least one.
+   */
   constructor(datasets: readonly Dataset<T>[]) {
     if (datasets.length === 0) throw new RangeError("ConcatDataset: expected at least one dataset");
     this.datasets = [...datasets];
@@ -155,7 +165,11 @@ export class Subset<T> implements Dataset<T> {
   /** Whole batches, where the dataset has them. */
   readonly batch?: (indices: readonly number[]) => Collated<T> | Promise<Collated<T>>;
 
-  /** @throws {RangeError} If a position is outside the dataset. */
+  /**
+   * Takes the samples at `indices`.
+   *
+   * @throws {RangeError} If a position is outside the dataset.
+   */
   constructor(dataset: Dataset<T>, indices: Iterable<number>) {
     this.dataset = dataset;
     this.indices = [...indices];
@@ -184,6 +198,8 @@ export class MapDataset<T, U> implements Dataset<U> {
   readonly #fn: (sample: T, index: number) => U | Promise<U>;
 
   /**
+   * Puts `fn` between `dataset` and whoever asks.
+   *
    * @param dataset The samples.
    * @param fn What becomes of one.
    */

@@ -105,6 +105,8 @@ export class DataLoader<T, B = Collated<T>> implements AsyncIterable<B> {
   #epoch = 0;
 
   /**
+   * Makes batches of `dataset`.
+   *
    * @param dataset Samples by position, an array of them, or an iterable dataset.
    * @param options See {@linkcode DataLoaderOptions}.
    * @throws {RangeError} For a batch size, seed or number of workers that is not whole or too small.

@@ -8,6 +8,7 @@ import { decode, type Reply, type Request, type SentError, type WorkerSource } f
 
 /** An error in a worker of a `DataLoader`; its stack goes on with the worker's. */
 export class WorkerError extends DinogradError {
+  /** Name of the class, as printed. */
   override name = "WorkerError";
 }
 

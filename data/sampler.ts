@@ -29,7 +29,11 @@ function checkCount(count: number, op: string, least: number): void {
 export class SequentialSampler extends Sampler {
   readonly #source: Sized;
 
-  /** @param source What is visited. */
+  /**
+   * Visits each entry of `source` once.
+   *
+   * @param source What is visited.
+   */
   constructor(source: Sized) {
     super();
     this.#source = source;
@@ -45,15 +49,17 @@ export class SequentialSampler extends Sampler {
 }
 
 /** A sampler that draws: its numbers depend on the seed and the epoch only. */
-abstract class Drawing extends Sampler {
+export abstract class SeededSampler extends Sampler {
   #seed: number;
   #epoch = 0;
 
+  /** `op` is the name in errors. */
   constructor(seed: number | undefined, op: string) {
     super();
     if (seed !== undefined) checkSeed(seed, op);
     this.#seed = seed ?? freshSeed();
   }
+  /** Chooses the epoch that the next iteration draws. */
   override setEpoch(epoch: number): void {
     checkCount(epoch, "setEpoch", 0);
     this.#epoch = epoch;
@@ -75,12 +81,14 @@ export interface RandomSamplerOptions {
 }
 
 /** A random order, another in each epoch. */
-export class RandomSampler extends Drawing {
+export class RandomSampler extends SeededSampler {
   readonly #source: Sized;
   readonly #replacement: boolean;
   readonly #count: number | undefined;
 
   /**
+   * Draws from the positions of `source`.
+   *
    * @param source What is visited.
    * @throws {RangeError} If the seed or the count is not whole, or the count without replacement exceeds what there is.
    */
@@ -109,10 +117,14 @@ export class RandomSampler extends Drawing {
 }
 
 /** The given positions in random order, another in each epoch. */
-export class SubsetRandomSampler extends Drawing {
+export class SubsetRandomSampler extends SeededSampler {
   readonly #indices: readonly number[];
 
-  /** @param indices The positions to visit. */
+  /**
+   * Draws from `indices`.
+   *
+   * @param indices The positions to visit.
+   */
   constructor(indices: Iterable<number>, options: { seed?: number } = {}) {
     super(options.seed, "SubsetRandomSampler");
     this.#indices = [...indices];
@@ -128,13 +140,15 @@ export class SubsetRandomSampler extends Drawing {
 }
 
 /** Draws position `i` with a probability proportional to `weights[i]`. */
-export class WeightedRandomSampler extends Drawing {
+export class WeightedRandomSampler extends SeededSampler {
   readonly #weights: Float64Array;
   readonly #sums: Float64Array;
   readonly #count: number;
   readonly #replacement: boolean;
 
   /**
+   * Draws `numSamples` positions by `weights`.
+   *
    * @param weights A weight for each sample, finite and not negative, not all 0.
    * @param numSamples How many to draw.
    * @param options.replacement Default `true`. Without, no sample comes twice.
@@ -189,6 +203,8 @@ export class BatchSampler extends Sampler<number[]> {
   readonly #dropLast: boolean;
 
   /**
+   * Groups what `sampler` draws.
+   *
    * @param sampler The order of the positions.
    * @param batchSize Positions in a group, at least 1.
    * @param dropLast Leave out a last group that is smaller. Default `false`.
@@ -205,6 +221,7 @@ export class BatchSampler extends Sampler<number[]> {
     const groups = this.#sampler.length / this.#size;
     return this.#dropLast ? Math.floor(groups) : Math.ceil(groups);
   }
+  /** Chooses the epoch that the next iteration draws. */
   override setEpoch(epoch: number): void {
     this.#sampler.setEpoch(epoch);
   }

@@ -34,14 +34,16 @@ function quietly(fn: () => Tensor): Tensor {
 }
 
 /** Random numbers of a transform: by seed, and by worker and epoch in the workers of a loader. */
-abstract class Drawn {
+export abstract class RandomTransform {
   readonly #seed: number;
   #random: Random | null = null;
 
+  /** `op` is the name in errors. */
   constructor(seed: number | undefined, op: string) {
     if (seed !== undefined) checkSeed(seed, op);
     this.#seed = seed ?? freshSeed();
   }
+  /** Its numbers. */
   protected get random(): Random {
     const worker = workerInfo();
     return this.#random ??= worker === null ? new Random(this.#seed) : new Random(this.#seed, worker.seed, worker.epoch, worker.id);
@@ -52,7 +54,11 @@ abstract class Drawn {
 export class Compose implements Transform {
   readonly #transforms: readonly Transform[];
 
-  /** @param transforms The first is applied first. */
+  /**
+   * Joins transforms.
+   *
+   * @param transforms The first is applied first.
+   */
   constructor(transforms: readonly Transform[]) {
     this.#transforms = transforms;
   }
@@ -66,7 +72,11 @@ export class Compose implements Transform {
 export class ToFloat implements Transform {
   readonly #scale: number;
 
-  /** @param scale What the values are multiplied by. Default 1 / 255. */
+  /**
+   * Multiplies by `scale`.
+   *
+   * @param scale What the values are multiplied by. Default 1 / 255.
+   */
   constructor(scale: number = 1 / 255) {
     this.#scale = scale;
   }
@@ -83,6 +93,8 @@ export class Normalize implements Transform {
   readonly #std: readonly number[];
 
   /**
+   * Subtracts `mean` and divides by `std`.
+   *
    * @param mean One number, or one per channel.
    * @param std The same; above 0.
    */
@@ -112,10 +124,14 @@ export class Normalize implements Transform {
 }
 
 /** Left and right exchanged, with a probability. */
-export class RandomHorizontalFlip extends Drawn implements Transform {
+export class RandomHorizontalFlip extends RandomTransform implements Transform {
   readonly #p: number;
 
-  /** @param p Probability. Default 0.5. */
+  /**
+   * Flips with probability `p`.
+   *
+   * @param p Probability. Default 0.5.
+   */
   constructor(p = 0.5, options: { seed?: number } = {}) {
     super(options.seed, "RandomHorizontalFlip");
     checkProbability(p, "RandomHorizontalFlip");
@@ -144,12 +160,16 @@ export interface RandomCropOptions {
 }
 
 /** A part at a random position, of the picture with a border around it. */
-export class RandomCrop extends Drawn implements Transform {
+export class RandomCrop extends RandomTransform implements Transform {
   readonly #size: readonly [number, number];
   readonly #padding: number;
   readonly #fill: number;
 
-  /** @param size Height and width of the part, or one number for both. */
+  /**
+   * Cuts out parts of `size`.
+   *
+   * @param size Height and width of the part, or one number for both.
+   */
   constructor(size: number | readonly [number, number], options: RandomCropOptions = {}) {
     super(options.seed, "RandomCrop");
     this.#size = typeof size === "number" ? [size, size] : size;
@@ -204,13 +224,17 @@ export interface RandomErasingOptions {
 }
 
 /** Erases a random rectangle (Zhong et al. 2017): area and ratio are drawn, the logarithm of the ratio evenly, up to ten times until it fits. */
-export class RandomErasing extends Drawn implements Transform {
+export class RandomErasing extends RandomTransform implements Transform {
   readonly #p: number;
   readonly #area: readonly [number, number];
   readonly #ratio: readonly [number, number];
   readonly #value: number | readonly number[] | "random";
 
-  /** @param options See {@linkcode RandomErasingOptions}. */
+  /**
+   * Erases as the options say.
+   *
+   * @param options See {@linkcode RandomErasingOptions}.
+   */
   constructor(options: RandomErasingOptions = {}) {
     super(options.seed, "RandomErasing");
     const { p = 0.5, area = [0.02, 0.33], ratio = [0.3, 3.3], value = 0 } = options;
