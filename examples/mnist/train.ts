@@ -21,7 +21,7 @@ import { readOptions } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 const { numbers, texts } = readOptions("Trains on MNIST: deno task demo [options]", {
-  epochs: { help: "passes through the training pictures", default: 2, least: 1 },
+  epochs: { help: "passes through the training pictures", default: 3, least: 1 },
   "batch-size": { help: "pictures in a step", default: 128, least: 2 },
   lr: { help: "highest learning rate", default: 0.01, least: 0, whole: false },
   width: { help: "channels of the first convolution", default: 16, least: 1 },
@@ -85,8 +85,9 @@ const checkpoint = `${texts.out}/model.safetensors`;
 await saveSafetensors(checkpoint, model.stateDict(), { metadata: { width: String(numbers.width), accuracy: String(accuracy) } });
 
 const steps = losses.map((_, i) => i + 1);
-let mean = losses[0];
-const smooth = losses.map((loss) => mean = 0.96 * mean + 0.04 * loss);
+let mean = 0;
+// Divided by the sum of its weights, so that the zero it starts from does not count.
+const smooth = losses.map((loss, i) => (mean = 0.95 * mean + 0.05 * loss) / (1 - 0.95 ** (i + 1)));
 const svg = lineChart({
   title: `MNIST: test accuracy ${(accuracy * 100).toFixed(2)} %`,
   xLabel: "step",
