@@ -206,6 +206,8 @@ const winogradShapes = [
   [1, 65, 16, 7, 4, 3],
   [1, 16, 31, 13, 12, 1],
   [33, 40, 24, 4, 4, 1],
+  [2, 20, 100, 5, 6, 1], // few tiles, many filters
+  [5, 17, 33, 32, 32, 1], // tiles in several segments
 ];
 
 Deno.test("conv2d() by Winograd agrees with float64 and the direct products", () => {

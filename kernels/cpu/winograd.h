@@ -7,6 +7,7 @@
 //        | 0  4  0 -5  0  1 |        |   0     0     1   |
 // The gradient of the weights uses the transposes of G and A^T.
 #pragma once
+#include "convolution.h"
 #include "tile.h"
 
 namespace dg::winograd {
@@ -62,6 +63,54 @@ inline void weight_gradient_line(const V* u, int s, V* o, int t) {  // G^T, 6 to
   o[0] = 0.25f * u0 + a + b * (1.0f / 24);
   o[t] = (u2 - u1) * (1.0f / 6) + (u3 - u4) * (1.0f / 12);
   o[2 * t] = a + b * (1.0f / 6) + u5;
+}
+
+// ---- tiles
+
+inline constexpr int64_t L = Lanes<float>::count, P = kPanel<float>;
+
+struct Grid {
+  int64_t images, height, width;          // of the source
+  int64_t out_height, out_width;          // of the result
+  int64_t top, left;                      // source row of tile row 0 is -top
+  int64_t channels, filters;              // of source and result
+  int64_t tiles_y() const { return conv::ceil_div(out_height, 4); }
+  int64_t tiles_x() const { return conv::ceil_div(out_width, 4); }
+  int64_t tiles() const { return images * tiles_y() * tiles_x(); }
+};
+
+struct Place {
+  int64_t image, y, x;  // of a tile: its image and the result position of its corner
+};
+
+inline Place place_of(const Grid& g, int64_t tile) {
+  const int64_t across = g.tiles_x(), down = g.tiles_y();
+  return {tile / across / down, tile / across % down * 4, tile % across * 4};
+}
+
+// B^T d B of one tile: results of a vector of channels are `plane` apart, vectors `chunk`.
+inline void transform_input(const Grid& g, const float* x, const Place& at, float* v, int64_t plane, int64_t chunk) {
+  const int64_t y0 = at.y - g.top, x0 = at.x - g.left;
+  const bool inner = y0 >= 0 && x0 >= 0 && y0 + 6 <= g.height && x0 + 6 <= g.width;
+  for (int64_t c = 0; c < g.channels; c += L, v += chunk) {
+    const int64_t count = std::min(L, g.channels - c);
+    V d[36], e[36];
+    for (int i = 0; i < 6; i++) {
+      for (int j = 0; j < 6; j++) {
+        const int64_t iy = y0 + i, ix = x0 + j;
+        const float* from = x + ((at.image * g.height + iy) * g.width + ix) * g.channels + c;
+        if (inner && count == L) d[i * 6 + j] = load(from);
+        else if (iy < 0 || ix < 0 || iy >= g.height || ix >= g.width) d[i * 6 + j] = V{};
+        else d[i * 6 + j] = count == L ? load(from) : load_some(from, count);
+      }
+    }
+    for (int j = 0; j < 6; j++) input_line(d + j, 6, e + j, 6);
+    for (int i = 0; i < 6; i++) {
+      V o[6];
+      input_line(e + i * 6, 1, o, 1);
+      for (int j = 0; j < 6; j++) store(v + (i * 6 + j) * plane, o[j]);
+    }
+  }
 }
 
 }  // namespace dg::winograd
