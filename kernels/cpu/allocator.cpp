@@ -20,6 +20,13 @@ constexpr int64_t kSlab = kHuge;        // small blocks are cut from slabs of th
 constexpr int64_t kSegment = 64 << 20;  // large blocks are cut from segments of at least this size
 constexpr int kClasses = 44;
 
+// Under the address sanitizer every block is an allocation of its own, so that its bounds are seen.
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kEachAlone = true;
+#else
+constexpr bool kEachAlone = false;
+#endif
+
 // Four classes a doubling: 64, 128, 192, 256, 320, 384, 448, 512, 640, ...
 int class_of(int64_t bytes) {
   const int64_t units = std::max<int64_t>((bytes + 63) / 64, 1);
@@ -174,12 +181,13 @@ void* allocate(int64_t bytes) {
   std::lock_guard<std::mutex> lock(mutex);
   if (stats.limit && stats.live_bytes + bytes > stats.limit) out_of_memory(bytes);
   if (bytes > int64_t(1) << 46) out_of_memory(bytes);
-#ifdef __SANITIZE_ADDRESS__
-  void* memory = std::aligned_alloc(64, size_t((std::max<int64_t>(bytes, 1) + 63) / 64 * 64));
-  if (!memory) out_of_memory(bytes);
-#else
-  void* memory = bytes <= kSmall ? take_small(bytes) : take_large(bytes);
-#endif
+  void* memory;
+  if (kEachAlone) {
+    memory = std::aligned_alloc(64, size_t((std::max<int64_t>(bytes, 1) + 63) / 64 * 64));
+    if (!memory) out_of_memory(bytes);
+  } else {
+    memory = bytes <= kSmall ? take_small(bytes) : take_large(bytes);
+  }
   stats.allocations++;
   stats.live++;
   stats.live_bytes += bytes;
@@ -191,12 +199,9 @@ void release(void* memory, int64_t bytes) {
   std::lock_guard<std::mutex> lock(mutex);
   stats.live--;
   stats.live_bytes -= bytes;
-#ifdef __SANITIZE_ADDRESS__
-  std::free(memory);
-#else
-  if (bytes <= kSmall) small_free[class_of(bytes)].push_back(memory);
+  if (kEachAlone) std::free(memory);
+  else if (bytes <= kSmall) small_free[class_of(bytes)].push_back(memory);
   else give_large(memory);
-#endif
 }
 
 void release_cache() {
