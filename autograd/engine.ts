@@ -206,18 +206,23 @@ class Pass {
 
   #callHooks(hooks: Set<(grad: Tensor) => Tensor | void>, grad: Tensor): Tensor {
     let current = grad;
-    withContextSync({ ...this.#outer, grad: this.#options.createGraph }, () => {
-      for (const hook of [...hooks]) {
-        // The hook gets a handle of its own: it may keep it.
-        const result = hook(current.alias());
-        if (!(result instanceof Tensor)) continue;
-        if (!sameShape(result.shape, grad.shape)) {
-          throw new ShapeError(`registerHook: a hook returned ${textOf(result.shape)} for a gradient of ${textOf(grad.shape)}`);
+    try {
+      withContextSync({ ...this.#outer, grad: this.#options.createGraph }, () => {
+        for (const hook of [...hooks]) {
+          // The hook gets a handle of its own: it may keep it.
+          const result = hook(current.alias());
+          if (!(result instanceof Tensor)) continue;
+          if (!sameShape(result.shape, grad.shape)) {
+            throw new ShapeError(`registerHook: a hook returned ${textOf(result.shape)} for a gradient of ${textOf(grad.shape)}`);
+          }
+          current.dispose();
+          current = result.alias();
         }
-        current.dispose();
-        current = result.alias();
-      }
-    });
+      });
+    } catch (error) {
+      current.dispose();
+      throw error;
+    }
     return current;
   }
 

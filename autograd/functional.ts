@@ -32,7 +32,10 @@ function rootGradients(roots: readonly Tensor[], grads: readonly (Tensor | null)
           } must be given: only one with a single element has an implied gradient of 1`,
         );
       }
-      return withContext({ grad: false }, () => root.detach().mul(0).fill_(1));
+      return withContext({ grad: false }, () => {
+        using same = root.detach();
+        return same.mul(0).fill_(1);
+      });
     }
     if (!sameShape(given.shape, root.shape)) {
       throw new ShapeError(`${op}: a gradient of shape ${textOf(given.shape)} was given for an output of shape ${textOf(root.shape)}`);

@@ -52,7 +52,7 @@ export abstract class DropoutBase extends Module {
  * import { nn, ones } from "@dinograd/dinograd";
  * import { assert, assertEquals } from "@std/assert";
  * const dropout = new nn.Dropout(0.5);
- * assert(dropout.call(ones([100])).tolist().every((v) => v === 0 || v === 2));
+ * assert(dropout.call(ones([100])).data().every((v) => v === 0 || v === 2));
  * assertEquals(dropout.eval().call(ones([3])).tolist(), [1, 1, 1]);
  * ```
  */

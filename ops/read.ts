@@ -5,14 +5,14 @@
  */
 import { ShapeError } from "../ffi/errors.ts";
 import { check, libraryOf } from "../ffi/library.ts";
+import { withContext } from "../tensor/context.ts";
 import { bytesOf } from "../tensor/dtype.ts";
+import { scope } from "../tensor/scope.ts";
 import { textOf } from "../tensor/shape.ts";
 import type { NestedArray, Tensor } from "../tensor/tensor.ts";
 import { copyInto, to } from "./copy.ts";
 import { checkTensor, emptyTensor } from "./native.ts";
-import { slice } from "./view.ts";
-import { cat } from "./view.ts";
-import { withContext } from "../tensor/context.ts";
+import { cat, slice } from "./view.ts";
 
 /** What {@linkcode data} returns. */
 export type DataArray =
@@ -80,14 +80,16 @@ export function format(x: Tensor): string {
   if (x.numel() === 0) {
     return `tensor(${"[".repeat(Math.max(1, x.rank))}${"]".repeat(Math.max(1, x.rank))}, shape=${textOf(x.shape)}${suffix})`;
   }
-  const shown = withContext({ grad: false, scope: null }, () => x.numel() > FULL ? edges(x, 0) : x);
-  const texts = numberTexts(data(shown), x);
+  const [texts, shape] = scope(() => {
+    const shown = withContext({ grad: false }, () => x.numel() > FULL ? edges(x, 0) : x);
+    return [numberTexts(data(shown), x), shown.shape] as const;
+  });
   const width = Math.max(...texts.map((text) => text.length));
   let at = 0;
   const level = (axis: number, indent: string): string => {
     if (axis === x.rank) return texts[at++].padStart(width);
     const cut = x.numel() > FULL && x.shape[axis] > 2 * EDGE;
-    const parts = Array.from({ length: shown.shape[axis] }, () => level(axis + 1, indent + " "));
+    const parts = Array.from({ length: shape[axis] }, () => level(axis + 1, indent + " "));
     if (cut) parts.splice(EDGE, 0, "...");
     const last = axis === x.rank - 1;
     return `[${parts.join(last ? ", " : `,${"\n".repeat(Math.min(x.rank - axis - 1, 2))}${indent} `)}]`;

@@ -12,6 +12,8 @@ export interface Input {
   readonly values: readonly number[];
   /** Whether a gradient is asked for. */
   readonly grad: boolean;
+  /** Whether the operation takes `null` in its place. */
+  readonly optional: boolean;
 }
 
 /** One way to call an operation. */
@@ -65,13 +67,14 @@ export interface InputOptions {
   /** Given elements instead of made ones. */
   values?: readonly number[];
   grad?: boolean;
+  optional?: boolean;
   /** Another order of the same elements. */
   seed?: number;
 }
 
 /**
- * An input of `shape` with distinct elements spread evenly over `[low, high]` (default -2 to 2) in a shuffled order: no ties by accident. Where
- * it can be, elements are multiples of 1/64, which every floating-point dtype holds exactly. Integers: whole numbers in `[low, high)`.
+ * An input of `shape` with distinct elements spread evenly over `[low, high]` (default -2 to 2) in a shuffled order: no ties by accident. Elements
+ * are multiples of 1/64, which every floating-point dtype holds exactly, or where they lie closer of 1/1024, which float16 does. Integers: whole numbers in `[low, high)`.
  */
 export function input(shape: readonly number[], options: InputOptions = {}): Input {
   const { low = -2, high = 2, dtype = "float64", seed = 1 } = options;
@@ -85,7 +88,8 @@ export function input(shape: readonly number[], options: InputOptions = {}): Inp
       const step = (high - low) / Math.max(count, 1);
       const grid = Array.from({ length: count }, (_, i) => {
         const value = low + (i + 0.5 + 0.1 * seed) * step; // another seed, other values: no ties between inputs
-        return step >= 1 / 64 ? Math.round(value * 64) / 64 : value;
+        const unit = step >= 1 / 64 ? 64 : 1024;
+        return Math.round(value * unit) / unit;
       });
       for (let i = count - 1; i > 0; i--) {
         const j = Math.floor(next() * (i + 1));
@@ -96,7 +100,7 @@ export function input(shape: readonly number[], options: InputOptions = {}): Inp
       values = Array.from({ length: count }, () => Math.floor(low + next() * (high - low)));
     }
   }
-  return { shape, dtype, values, grad: options.grad ?? floating };
+  return { shape, dtype, values, grad: options.grad ?? floating, optional: options.optional ?? false };
 }
 
 /** The tensor of an input, floating-point ones in `dtype`. */
