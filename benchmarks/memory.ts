@@ -5,7 +5,7 @@
  * @module
  */
 import { parseArgs } from "@std/cli";
-import { DataLoader, memory, nn, optim, scope, type Tensor, tensor, TensorDataset } from "../mod.ts";
+import { DataLoader, memory, nn, optim, scope, tensor, TensorDataset } from "../mod.ts";
 import { resnet18 } from "../vision/mod.ts";
 
 const options = parseArgs(Deno.args, { string: ["steps", "python", "as"], default: { steps: "2000", python: "python3", as: "" } });
@@ -27,7 +27,7 @@ async function train(wrap: (body: () => void) => void): Promise<void> {
   const half: number[] = [];
   for (let step = 0; step < steps;) {
     for await (
-      const [images, labels] of new DataLoader<readonly Tensor[], [Tensor, Tensor]>(dataset, { batchSize: batch, shuffle: true, seed: 1 })
+      const [images, labels] of new DataLoader(dataset, { batchSize: batch, shuffle: true, seed: 1 })
     ) {
       wrap(() => {
         optimizer.zeroGrad();

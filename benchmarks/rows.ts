@@ -101,7 +101,7 @@ function forwardOnly(name: string, what: string, fn: (x: Tensor, t: Record<strin
   };
 }
 
-type Model = nn.Module<[Tensor], Tensor>;
+type Model = nn.Layer;
 type MakeOptimizer = (model: Model) => { step(): void; zeroGrad(): void };
 
 function training(
@@ -147,12 +147,11 @@ function training(
 const sgd: MakeOptimizer = (model) => new optim.SGD(model.parameters(), { lr: 0.01, momentum: 0.9, weightDecay: 5e-4 });
 const adamw: MakeOptimizer = (model) => new optim.AdamW(model.parameters(), { lr: 1e-3, weightDecay: 0.01 });
 
-const mlp = () =>
-  new nn.Sequential(new nn.Linear(64, 64), new nn.ReLU(), new nn.Linear(64, 64), new nn.ReLU(), new nn.Linear(64, 10)) as unknown as Model;
+const mlp = () => new nn.Sequential(new nn.Linear(64, 64), new nn.ReLU(), new nn.Linear(64, 64), new nn.ReLU(), new nn.Linear(64, 10));
 const images = () => ({ x: values([32, 3, 32, 32]), y: labels(32, 10) });
-const resnet = () => resnet18({ cifar: true, numClasses: 10 }) as unknown as Model;
+const resnet = () => resnet18({ cifar: true, numClasses: 10 });
 const scans = () => ({ x: values([8, 3, 128, 128]), y: labels(8 * 128 * 128, 2).reshape([8, 128, 128]) });
-const segmenter = () => new UNet({ inChannels: 3, outChannels: 2, baseChannels: 32, depth: 4 }) as unknown as Model;
+const segmenter = () => new UNet({ inChannels: 3, outChannels: 2, baseChannels: 32, depth: 4 });
 
 const normInputs = (channels: number) => () => ({
   x: values([32, channels, 64, N / 32 / channels / 64]),

@@ -108,6 +108,10 @@ async function measure(row: Row, folder: string): Promise<Result> {
     const off = difference(ours, theirs);
     if (!(off <= row.tolerance)) throw new Error(`${row.name}: results differ by ${off.toExponential(1)} (allowed ${row.tolerance})`);
   }
+  // Small work is compiled by V8 as it runs: let both sides warm up.
+  const warmup = row.steps > 1 ? row.steps * 40 : 1;
+  for (let i = 0; i < warmup; i++) ready.step().dispose();
+  if (peer !== null) await peer.torch.ask({ do: "time", steps: warmup });
   const mine: number[] = [], other: number[] = [];
   for (let round = 0; round < rounds; round++) {
     const begin = performance.now();

@@ -198,9 +198,9 @@ function outOfMemory(text: string): Error {
 
 /** Memory in use, see {@linkcode memoryStats}. */
 export interface MemoryStats {
-  /** Live storages; a tensor and its views count once. */
+  /** Live storages of this thread; a tensor and its views count once. */
   readonly tensors: number;
-  /** Their bytes. */
+  /** Native bytes in use, by all threads of the process and the library's own work. */
   readonly bytes: number;
   /** Bytes that the native allocator holds, cached ones included. */
   readonly reservedBytes: number;
@@ -220,6 +220,6 @@ export interface MemoryStats {
 export function memoryStats(device: Device): MemoryStats {
   const out = new Float64Array(8), library = libraryOf(device);
   check(library.dg_memory_stats(out), library);
-  const [, , reservedBytes, peakBytes, peakReservedBytes, limit, allocations, cacheHits] = out;
-  return { tensors: liveCount, bytes: liveBytes, reservedBytes, peakBytes, peakReservedBytes, limit, allocations, cacheHits };
+  const [, bytes, reservedBytes, peakBytes, peakReservedBytes, limit, allocations, cacheHits] = out;
+  return { tensors: liveCount, bytes, reservedBytes, peakBytes, peakReservedBytes, limit, allocations, cacheHits };
 }

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 
 /** Serves the checkout on loopback, as a package host would. */
 function serve(): { url: string; stop(): Promise<void> } {
@@ -63,7 +63,8 @@ try {
     const build = await run(Deno.execPath(), command[1].trim().split(" "));
     assertEquals(build.code, 0, build.out + build.err);
     const second = await run(Deno.execPath(), ["run", "-A", "train.ts"]);
-    assertMatch(second.out, /^loss 0\.0/, second.out + second.err);
+    const loss = Number(/^loss (.*)$/m.exec(second.out)?.[1]);
+    assert(loss < 0.05, `${second.out}${second.err}`);
   } finally {
     await host.stop();
     await Deno.remove(folder, { recursive: true });

@@ -1,6 +1,7 @@
 /**
  * Builds the kernels with the address and undefined-behaviour sanitizers and runs `kernels/test/`: every symbol of `ffi/symbols.ts` with random
- * headers and arguments, valid ones among them. `--calls=N` sets the number of calls (default 100000), `--seed=N` the sequence.
+ * headers and arguments, valid ones among them. `--calls=N` sets the number of calls (default 100000), `--seed=N` the sequence. Then the tests that reach
+ * every kernel run on the sanitized library.
  *
  * @module
  */
@@ -40,9 +41,31 @@ function cases(): string {
   }).join("\n");
 }
 
-async function run(command: string, ...args: string[]): Promise<void> {
-  const { success } = await new Deno.Command(command, { args, stdout: "inherit", stderr: "inherit" }).output();
+/** Tests that between them call every kernel with valid arguments. */
+const tests = [
+  "ops",
+  "batch_norm",
+  "convolution",
+  "indexing",
+  "interpolate",
+  "matmul",
+  "normalization",
+  "optim",
+  "pooling",
+  "random",
+  "reduction",
+  "sort",
+];
+
+async function run(command: string, args: string[], env: Record<string, string> = {}): Promise<void> {
+  const { success } = await new Deno.Command(command, { args, env, cwd: root, stdout: "inherit", stderr: "inherit" }).output();
   if (!success) Deno.exit(1);
+}
+
+/** Path of a library of the compiler's. */
+async function compilerLibrary(name: string): Promise<string> {
+  const { stdout } = await new Deno.Command(Deno.env.get("CXX") ?? "g++", { args: [`-print-file-name=${name}`] }).output();
+  return await Deno.realPath(new TextDecoder().decode(stdout).trim());
 }
 
 const count = Object.keys(symbols).length - Object.keys(excluded).length;
@@ -58,8 +81,7 @@ ${cases()}
 `;
 const file = `${build}/calls.inc`;
 if (await Deno.readTextFile(file).catch(() => "") !== table) await Deno.writeTextFile(file, table);
-await run(
-  "cmake",
+await run("cmake", [
   "-S",
   `${root}kernels`,
   "-B",
@@ -70,6 +92,12 @@ await run(
   "-DDINOGRAD_SANITIZE=ON",
   "-Wno-dev",
   "--log-level=ERROR",
-);
-await run("cmake", "--build", build);
-await run(`${build}/kernel_tests`, String(options.calls), String(options.seed));
+]);
+await run("cmake", ["--build", build]);
+await run(`${build}/kernel_tests`, [String(options.calls), String(options.seed)]);
+await run(Deno.execPath(), ["test", "-A", "--no-check", "--quiet", "--reporter=dot", ...tests.map((name) => `tests/${name}_test.ts`)], {
+  DINOGRAD_LIBRARY_DIR: build,
+  // The sanitizer's run time has to come first in the process, before V8's.
+  LD_PRELOAD: `${await compilerLibrary("libasan.so")} ${await compilerLibrary("libstdc++.so.6")}`,
+  ASAN_OPTIONS: "detect_leaks=0:use_sigaltstack=0",
+});

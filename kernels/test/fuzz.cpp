@@ -15,11 +15,20 @@ namespace {
 constexpr int kSlots = 12, kStorages = 10;
 constexpr int64_t kStorageBytes = 4096;
 
+// Memory lent to a call, of whatever type it takes.
+struct Buffer {
+  char* data;
+  template <class T>
+  operator T*() const {
+    return reinterpret_cast<T*>(data);
+  }
+};
+
 struct Fuzz {
   std::mt19937_64 random;
   dg_tensor headers[DG_MAX_SLOTS] = {};
   uint32_t storages[kStorages] = {};
-  char scratch[1 << 16] = {};
+  alignas(64) char scratch[1 << 16] = {};
   std::map<std::string, int64_t> succeeded, called;
 
   explicit Fuzz(uint64_t seed) : random(seed) { refresh(); }
@@ -86,7 +95,7 @@ struct Fuzz {
     return headers;
   }
 
-  char* buffer() { return chance(0.05) ? nullptr : scratch; }
+  Buffer buffer() { return {chance(0.05) ? nullptr : scratch}; }
   uint32_t u32() {
     if (chance(0.6)) return uint32_t(below(6));  // slots, op codes, flags, small counts
     if (chance(0.3)) return DG_NONE;
