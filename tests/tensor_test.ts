@@ -1,18 +1,31 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   arange,
+  argwhere,
+  defaultDevice,
+  device,
   DeviceError,
   type DType,
   DTypeError,
+  emptyLike,
   eye,
+  fullLike,
+  getDefaultDType,
+  inferenceMode,
+  isFloatingPoint,
   linspace,
   memory,
   ones,
+  onesLike,
+  promoteTypes,
   resultType,
   scope,
+  setDefaultDevice,
+  setDefaultDType,
   ShapeError,
   tensor,
   zeros,
+  zerosLike,
 } from "../mod.ts";
 
 function test(name: string, fn: () => void): void {
@@ -139,4 +152,45 @@ test("conversions saturate nothing silently: NaN to an integer is 0, fractions a
   assertEquals(tensor([1.9, -1.9, NaN]).to("int32").tolist(), [1, -1, 0]);
   assertEquals(tensor([65504, 1e6]).half().tolist(), [65504, Infinity]);
   assertEquals(tensor([0, 2]).bool().tolist(), [false, true]);
+});
+
+test("the functions that take another tensor's shape take its dtype and memory order", () => {
+  const x = ones([1, 2, 3, 4], { dtype: "float64" }).channelsLast();
+  for (const y of [emptyLike(x), zerosLike(x), onesLike(x), fullLike(x, 7)]) {
+    assertEquals([y.shape, y.dtype, y.strides], [x.shape, "float64", x.strides]);
+  }
+  assertEquals([zerosLike(x), onesLike(x), fullLike(x, 7)].map((y) => y.sum().item()), [0, 24, 168]);
+  assertEquals(onesLike(x, { dtype: "int32" }).dtype, "int32");
+});
+
+test("defaults of dtype and device hold for new tensors", () => {
+  assertEquals(getDefaultDType(), "float32");
+  try {
+    setDefaultDType("float64");
+    assertEquals(ones([1]).dtype, "float64");
+    assertEquals(tensor([1], { dtype: "int32" }).mul(0.5).dtype, "float64");
+  } finally {
+    setDefaultDType("float32");
+  }
+  assertThrows(() => setDefaultDType("int32"), DTypeError, "takes a floating point dtype");
+  assertEquals(`${defaultDevice()}`, "cpu");
+  try {
+    setDefaultDevice("cuda");
+    assertThrows(() => ones([1]), DeviceError, "no CUDA library");
+  } finally {
+    setDefaultDevice("cpu");
+  }
+  assert(device("cuda") === device("cuda:0"));
+});
+
+test("promoteTypes(), isFloatingPoint() and inferenceMode()", () => {
+  assertEquals(promoteTypes("uint8", "int32"), "int32");
+  assertEquals([isFloatingPoint("bool"), isFloatingPoint(ones([1]))], [false, true]);
+  const x = ones([1]).requiresGrad_();
+  assert(!inferenceMode(() => x.mul(2)).requiresGrad);
+});
+
+test("argwhere() lists the positions of what is not 0, row-major", () => {
+  assertEquals(argwhere(tensor([[0, 2], [3, 0]])).tolist(), [[0, 1], [1, 0]]);
+  assertEquals(argwhere(zeros([2, 2])).shape, [0, 2]);
 });

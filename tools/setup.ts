@@ -10,7 +10,7 @@ import { libraryFolder, packageUrl } from "../ffi/locate.ts";
 import manifest from "../kernels/manifest.json" with { type: "json" };
 
 /** Debian packages that provide what the build needs. */
-const packages = { compiler: "g++", cmake: "cmake", ninja: "ninja-build", onednn: "libdnnl-dev" } as const;
+const packages = { compiler: "g++", cmake: "cmake", ninja: "ninja-build" } as const;
 type Need = keyof typeof packages;
 
 const local = packageUrl.protocol === "file:";
@@ -50,20 +50,18 @@ async function run(
 /** What the build needs and this machine lacks. */
 async function missing(): Promise<Need[]> {
   const compiler = Deno.env.get("CXX") ?? "g++";
-  const [compiles, cmake, ninja, header] = await Promise.all([
+  const [compiles, cmake, ninja] = await Promise.all([
     run(compiler, ["-std=c++20", "-fopenmp", "-x", "c++", "-fsyntax-only", "-"], {
       quiet: true,
       stdin: "#include <omp.h>\n#include <array>\nint main() {}\n",
     }),
     run("cmake", ["--version"], { quiet: true }),
     run("ninja", ["--version"], { quiet: true }),
-    run(compiler, ["-x", "c++", "-E", "-"], { quiet: true, stdin: "#include <oneapi/dnnl/dnnl.h>\n" }),
   ]);
   const needs: Need[] = [];
   if (!compiles.ok) needs.push("compiler");
   if (!cmake.ok) needs.push("cmake");
   if (!ninja.ok) needs.push("ninja");
-  if (!header.ok) needs.push("onednn");
   return needs;
 }
 

@@ -15,7 +15,7 @@ import { pooling } from "./pooling.ts";
 import { shuffle } from "./shuffle.ts";
 import { normalization } from "./normalization.ts";
 import { unary } from "./unary.ts";
-import { view } from "./view.ts";
+import { viewFamily } from "./view.ts";
 
 export const families: Readonly<Record<string, readonly Row[]>> = {
   activation,
@@ -33,5 +33,5 @@ export const families: Readonly<Record<string, readonly Row[]>> = {
   shuffle,
   normalization,
   unary,
-  view,
+  view: viewFamily,
 };
