@@ -147,7 +147,7 @@ export function enableGrad<T>(fn: () => T): T {
   return withContext({ grad: true }, fn);
 }
 
-/** Runs `fn` for prediction only. Here the same as {@linkcode noGrad}: recording is all that PyTorch's counterpart saves, too, that matters on a tape. */
+/** Runs `fn` without recording, as {@linkcode noGrad}; the name that PyTorch code for prediction uses. */
 export function inferenceMode<T>(fn: () => T): T {
   return withContext({ grad: false }, fn);
 }
