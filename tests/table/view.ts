@@ -27,10 +27,9 @@ import {
 } from "../../mod.ts";
 import { type BadCall, input, type Row } from "../op_table.ts";
 
-// deno-lint-ignore no-explicit-any
 function row(
   name: string,
-  fn: (...args: any[]) => Tensor | readonly Tensor[],
+  fn: Row["fn"],
   shape: number[],
   calls: readonly [args: unknown[], torch: string][],
   errors: readonly BadCall[] = [],
