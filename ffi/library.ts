@@ -9,7 +9,7 @@ import { buildCommand, libraryCandidates } from "./locate.ts";
 import { type KernelLibrary, symbols } from "./symbols.ts";
 
 /** Version of the C ABI that this code speaks: `DG_ABI_VERSION` of `kernels/abi.h`. */
-const ABI_VERSION = 1;
+const ABI_VERSION = 2;
 
 let cpuLibrary: KernelLibrary | null = null;
 

@@ -163,7 +163,7 @@ export function pressed(): boolean {
  */
 export function allocate(bytes: number, device: Device, shape: readonly number[], zeroed = false): Storage {
   const library = libraryOf(device);
-  const id = library.dg_alloc(bytes, zeroed ? 1 : 0);
+  const id = library.dg_alloc(bytes, zeroed ? 1 : 0, device.index);
   if (id === 0) throw outOfMemory(lastError(library));
   return new Storage(id, bytes, device, null, shape);
 }
@@ -219,7 +219,7 @@ export interface MemoryStats {
 /** Memory in use on a device. */
 export function memoryStats(device: Device): MemoryStats {
   const out = new Float64Array(8), library = libraryOf(device);
-  check(library.dg_memory_stats(out), library);
+  check(library.dg_memory_stats(device.index, out), library);
   const [, bytes, reservedBytes, peakBytes, peakReservedBytes, limit, allocations, cacheHits] = out;
   return { tensors: liveCount, bytes, reservedBytes, peakBytes, peakReservedBytes, limit, allocations, cacheHits };
 }

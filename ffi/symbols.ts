@@ -26,11 +26,148 @@ export const symbols = {
   },
   dg_get_threads: { parameters: [], result: "i32" },
 
+  // ---- device
+  dg_device_count: {
+    parameters: [
+      "buffer", // count
+    ],
+    result: "i32",
+  },
+  dg_device_properties: {
+    parameters: [
+      "u32", // device
+      "buffer", // out8
+      "buffer", // name
+      "u32", // capacity
+    ],
+    result: "i32",
+  },
+  dg_synchronize: {
+    parameters: [
+      "u32", // device
+    ],
+    result: "i32",
+  },
+  dg_runtime_stats: {
+    parameters: [
+      "u32", // device
+      "buffer", // out8
+    ],
+    result: "i32",
+  },
+  dg_set_stream: {
+    parameters: [
+      "u32", // device
+      "u32", // stream
+    ],
+    result: "i32",
+  },
+  dg_event_create: {
+    parameters: [
+      "u32", // device
+    ],
+    result: "u32",
+  },
+  dg_event_free: {
+    parameters: [
+      "u32", // event
+    ],
+    result: "i32",
+  },
+  dg_event_record: {
+    parameters: [
+      "u32", // event
+    ],
+    result: "i32",
+  },
+  dg_event_wait: {
+    parameters: [
+      "u32", // event
+    ],
+    result: "i32",
+  },
+  dg_event_synchronize: {
+    parameters: [
+      "u32", // event
+    ],
+    result: "i32",
+  },
+  dg_event_query: {
+    parameters: [
+      "u32", // event
+      "buffer", // done
+    ],
+    result: "i32",
+  },
+  dg_event_elapsed: {
+    parameters: [
+      "u32", // start
+      "u32", // end
+      "buffer", // milliseconds
+    ],
+    result: "i32",
+  },
+  dg_transfer: {
+    parameters: [
+      "u32", // to
+      "f64", // to_offset_bytes
+      "u32", // from
+      "f64", // from_offset_bytes
+      "f64", // bytes
+    ],
+    result: "i32",
+  },
+  dg_pin: {
+    parameters: [
+      "buffer", // memory
+      "f64", // bytes
+    ],
+    result: "i32",
+  },
+  dg_unpin: {
+    parameters: [
+      "buffer", // memory
+    ],
+    result: "i32",
+  },
+  dg_capture_begin: {
+    parameters: [
+      "u32", // device
+    ],
+    result: "i32",
+  },
+  dg_capture_end: {
+    parameters: [
+      "u32", // device
+    ],
+    result: "u32",
+  },
+  dg_graph_launch: {
+    parameters: [
+      "u32", // graph
+    ],
+    result: "i32",
+  },
+  dg_graph_free: {
+    parameters: [
+      "u32", // graph
+    ],
+    result: "i32",
+  },
+  dg_set_tf32: {
+    parameters: [
+      "u32", // on
+    ],
+    result: "i32",
+  },
+  dg_get_tf32: { parameters: [], result: "u32" },
+
   // ---- memory
   dg_alloc: {
     parameters: [
       "f64", // bytes
       "u32", // zeroed
+      "u32", // device
     ],
     result: "u32",
   },
@@ -67,18 +204,30 @@ export const symbols = {
   },
   dg_memory_stats: {
     parameters: [
+      "u32", // device
       "buffer", // out8
     ],
     result: "i32",
   },
   dg_memory_limit: {
     parameters: [
+      "u32", // device
       "f64", // bytes
     ],
     result: "i32",
   },
-  dg_memory_reset_peak: { parameters: [], result: "i32" },
-  dg_memory_release_cache: { parameters: [], result: "i32" },
+  dg_memory_reset_peak: {
+    parameters: [
+      "u32", // device
+    ],
+    result: "i32",
+  },
+  dg_memory_release_cache: {
+    parameters: [
+      "u32", // device
+    ],
+    result: "i32",
+  },
 
   // ---- copy
   dg_copy: {

@@ -1,4 +1,4 @@
-/* The C ABI that every dinograd kernel library exports (cpu now, cuda later): plain C, one list, mirrored row by row in ffi/symbols.ts.
+/* The C ABI that every dinograd kernel library (cpu, cuda) exports: plain C, one list, mirrored row by row in ffi/symbols.ts.
  *
  * Conventions
  *   - A call receives `const dg_tensor* t`, an array of tensor headers (the "frame") owned by the caller, and slot numbers into it.
@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define DG_ABI_VERSION 1
+#define DG_ABI_VERSION 2
 #define DG_MAX_RANK 8
 #define DG_MAX_SLOTS 4096 /* headers that one call may address */
 #define DG_NONE 0xffffffffu
@@ -54,16 +54,47 @@ DG_EXPORT uint32_t dg_last_error(char* text, uint32_t capacity); /* copies the m
 DG_EXPORT int32_t dg_set_threads(int32_t count);
 DG_EXPORT int32_t dg_get_threads(void);
 
+/* ---- device: kernels/cpu/device.cpp. Devices are numbered from 0 (the CPU is one). Each has two streams, 0 for computation and 1 for
+   communication; work goes to the one that dg_set_stream chose. Nothing waits for a device but dg_synchronize, dg_event_synchronize, dg_read and the
+   functions that return a number found in a tensor (dg_nonzero has its count as the size of `out`); an index or label out of range that only the device saw is reported by the next of these.
+   properties: total and free bytes, multiprocessors, compute capability (major, minor), shared bytes a block, threads of a multiprocessor, clock in kHz.
+   runtime_stats: kernel launches, synchronising calls, bytes to the device, bytes from it, graph launches, library calls (products), 0, 0.
+   event ids and graph ids: 0 on failure. An event is recorded in the current stream, wait makes the current stream wait for it. elapsed: milliseconds.
+   transfer: bytes from one storage to another, of any device of this library. pin: makes lent host memory page-locked, so that copies from and to it
+   need no wait. capture: what the current stream of a device is given until capture_end becomes a graph; its random numbers and its optimiser steps
+   go on counting with every launch. tf32: products of float32 may round their operands to 10 bits; off at first. */
+DG_EXPORT int32_t dg_device_count(uint32_t* count);
+DG_EXPORT int32_t dg_device_properties(uint32_t device, double* out8, char* name, uint32_t capacity);
+DG_EXPORT int32_t dg_synchronize(uint32_t device);
+DG_EXPORT int32_t dg_runtime_stats(uint32_t device, double* out8);
+DG_EXPORT int32_t dg_set_stream(uint32_t device, uint32_t stream);
+DG_EXPORT uint32_t dg_event_create(uint32_t device);
+DG_EXPORT int32_t dg_event_free(uint32_t event);
+DG_EXPORT int32_t dg_event_record(uint32_t event);
+DG_EXPORT int32_t dg_event_wait(uint32_t event);
+DG_EXPORT int32_t dg_event_synchronize(uint32_t event);
+DG_EXPORT int32_t dg_event_query(uint32_t event, uint32_t* done);
+DG_EXPORT int32_t dg_event_elapsed(uint32_t start, uint32_t end, double* milliseconds);
+DG_EXPORT int32_t dg_transfer(uint32_t to, double to_offset_bytes, uint32_t from, double from_offset_bytes, double bytes);
+DG_EXPORT int32_t dg_pin(void* memory, double bytes);
+DG_EXPORT int32_t dg_unpin(void* memory);
+DG_EXPORT int32_t dg_capture_begin(uint32_t device);
+DG_EXPORT uint32_t dg_capture_end(uint32_t device);
+DG_EXPORT int32_t dg_graph_launch(uint32_t graph);
+DG_EXPORT int32_t dg_graph_free(uint32_t graph);
+DG_EXPORT int32_t dg_set_tf32(uint32_t on);
+DG_EXPORT uint32_t dg_get_tf32(void);
+
 /* ---- memory: kernels/cpu/memory.cpp */
-DG_EXPORT uint32_t dg_alloc(double bytes, uint32_t zeroed); /* storage id, 0 on failure (see dg_last_error) */
-DG_EXPORT uint32_t dg_wrap(void* memory, double bytes);     /* storage over lent memory; the lender outlives it */
+DG_EXPORT uint32_t dg_alloc(double bytes, uint32_t zeroed, uint32_t device); /* storage id, 0 on failure (see dg_last_error) */
+DG_EXPORT uint32_t dg_wrap(void* memory, double bytes);     /* storage over lent host memory (cpu only); the lender outlives it */
 DG_EXPORT int32_t dg_free(uint32_t storage);
 DG_EXPORT int32_t dg_read(uint32_t storage, double offset_bytes, void* destination, double bytes);
 DG_EXPORT int32_t dg_write(uint32_t storage, double offset_bytes, const void* source, double bytes);
-DG_EXPORT int32_t dg_memory_stats(double* out8); /* live, live bytes, reserved bytes, peak live, peak reserved, limit, allocations, cache hits */
-DG_EXPORT int32_t dg_memory_limit(double bytes); /* 0: no limit */
-DG_EXPORT int32_t dg_memory_reset_peak(void);
-DG_EXPORT int32_t dg_memory_release_cache(void);
+DG_EXPORT int32_t dg_memory_stats(uint32_t device, double* out8); /* live, live bytes, reserved bytes, peak live, peak reserved, limit, allocations, cache hits */
+DG_EXPORT int32_t dg_memory_limit(uint32_t device, double bytes); /* 0: no limit */
+DG_EXPORT int32_t dg_memory_reset_peak(uint32_t device);
+DG_EXPORT int32_t dg_memory_release_cache(uint32_t device);
 
 /* ---- copy: out = x with conversion, any strides; fill; out[i] = start + i * step */
 DG_EXPORT int32_t dg_copy(const dg_tensor* t, uint32_t out, uint32_t x);

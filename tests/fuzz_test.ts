@@ -31,7 +31,7 @@ Deno.test("native functions answer 100,000 random argument combinations with a s
   limited(() => {
     const random = generator(1), below = (n: number) => Math.floor(random() * n);
     const library = libraryOf(cpu) as unknown as Record<string, (...args: unknown[]) => number>;
-    const ids = Array.from({ length: 8 }, () => libraryOf(cpu).dg_alloc(2048, 1));
+    const ids = Array.from({ length: 8 }, () => libraryOf(cpu).dg_alloc(2048, 1, 0));
     const bytes = new ArrayBuffer(4096 * 144), doubles = new Float64Array(bytes), words = new Uint32Array(bytes);
     const pointer = Deno.UnsafePointer.of(words);
     const odd = [NaN, Infinity, -1, 0.5, 1e18, 2 ** 53, 2 ** 31, 1e300];

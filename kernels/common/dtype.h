@@ -8,16 +8,13 @@
 #include "status.h"
 
 #ifdef __CUDACC__
+#include <cuda_fp16.h>
 #define DG_HD __host__ __device__ inline
 #else
 #define DG_HD inline
 #endif
 
 namespace dg {
-
-#ifdef __CUDACC__
-#include <cuda_fp16.h>
-#endif
 
 // bfloat16: the upper half of a float, rounded to nearest even.
 struct bf16 {
@@ -36,15 +33,20 @@ struct bf16 {
   }
 };
 
-#ifndef __CUDACC__
-// IEEE half precision, converted by the compiler (F16C where the machine has it).
+// IEEE half precision, rounded to nearest even by the compiler (F16C where the machine has it) or by CUDA's own conversion.
 struct f16 {
+#ifdef __CUDACC__
+  uint16_t value;
+  f16() = default;
+  DG_HD f16(float v) : value(__half_as_ushort(__float2half_rn(v))) {}
+  DG_HD operator float() const { return __half2float(__ushort_as_half(value)); }
+#else
   _Float16 value;
   f16() = default;
   f16(float v) : value(static_cast<_Float16>(v)) {}
   operator float() const { return static_cast<float>(value); }
-};
 #endif
+};
 
 // The type in which an element of type T is computed.
 template <class T> struct compute { using type = T; };

@@ -1,5 +1,6 @@
 // Errors inside the library are C++ exceptions; guard() turns them into a status and a per-thread text at the C boundary.
 #pragma once
+#include <cmath>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -20,6 +21,9 @@ inline std::string& last_error() {
   return text;
 }
 
+// The device of the tensors that the current call has named so far, -1 at first: they must all be on one.
+inline thread_local int call_device = -1;
+
 // Throws Error with a printf-style text.
 [[noreturn]] __attribute__((format(printf, 2, 3))) inline void fail(dg_status status, const char* format, ...) {
   char text[512];
@@ -30,9 +34,17 @@ inline std::string& last_error() {
   throw Error{status, text};
 }
 
+// A number from the caller that must be whole, at least 0 and exact in a double.
+inline int64_t whole(double value, const char* op, const char* what) {
+  if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value))
+    fail(DG_RANGE, "%s: %s must be a whole number >= 0, got %g", op, what, value);
+  return int64_t(value);
+}
+
 // Runs `body`, which must not let an exception leave an OpenMP region, and reports how it ended.
 template <class Body>
 int32_t guard(Body&& body) noexcept {
+  call_device = -1;
   try {
     body();
     return DG_OK;

@@ -13,7 +13,7 @@ namespace dg {
 // An id is index + 1 in the low 24 bits and a generation above, so that a stale id is recognised after its entry was reused.
 class StorageTable {
  public:
-  uint32_t add(void* data, int64_t bytes, bool lent) {
+  uint32_t add(void* data, int64_t bytes, bool lent, uint32_t device = 0) {
     std::lock_guard<std::mutex> lock(mutex_);
     uint32_t index;
     if (!free_.empty()) {
@@ -29,6 +29,7 @@ class StorageTable {
     entry.data = static_cast<char*>(data);
     entry.bytes = bytes;
     entry.lent = lent;
+    entry.device = device;
     const uint32_t id = (index + 1) | (entry.generation << 24);
     entry.id.store(id, std::memory_order_release);
     return id;
@@ -38,6 +39,7 @@ class StorageTable {
     void* data;
     int64_t bytes;
     bool lent;
+    uint32_t device;
   };
 
   Removed remove(uint32_t id, const char* op) {
@@ -45,12 +47,12 @@ class StorageTable {
     Entry& entry = live(id, op);
     entry.id.store(0, std::memory_order_release);
     free_.push_back((id & 0xffffffu) - 1);
-    return {entry.data, entry.bytes, entry.lent};
+    return {entry.data, entry.bytes, entry.lent, entry.device};
   }
 
   Region find(uint32_t id, const char* op) {
     const Entry& entry = live(id, op);
-    return {entry.data, entry.bytes};
+    return {entry.data, entry.bytes, entry.device};
   }
 
  private:
@@ -60,6 +62,7 @@ class StorageTable {
     char* data = nullptr;
     int64_t bytes = 0;
     bool lent = false;
+    uint32_t device = 0;
   };
   static constexpr uint32_t kChunk = 4096, kChunks = 4000;  // 16.4 M storages
 

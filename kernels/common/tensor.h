@@ -12,6 +12,7 @@ namespace dg {
 struct Region {
   char* data;
   int64_t bytes;
+  uint32_t device = 0;
 };
 Region storage_region(uint32_t storage, const char* op);
 
@@ -86,14 +87,22 @@ inline std::string shape_text(const Tensor& t) {
 
 enum class Access { read, write };
 
-// The device type that this library serves; provided by each library (0 cpu, 1 cuda).
+// Provided by each library (device.cpp): the device type that it serves (0 cpu, 1 cuda), and what makes a device of an index the one that the
+// current call works on; fails with DG_DEVICE if there is none.
 uint32_t library_device_type();
+void require_device(uint32_t index, const char* op);
 
 // Validates header `slot` of a call.
 inline Tensor tensor_at(const dg_tensor* frame, uint32_t slot, const char* op, Access access = Access::read) {
   if (!frame || slot >= DG_MAX_SLOTS) fail(DG_RANGE, "%s: header slot %u does not exist", op, slot);
   const dg_tensor& header = frame[slot];
   if (header.device_type != library_device_type()) fail(DG_DEVICE, "%s: tensor of another device", op);
+  if (call_device < 0) {
+    require_device(header.device_index, op);
+    call_device = header.device_index;
+  } else if (call_device != header.device_index) {
+    fail(DG_DEVICE, "%s: tensors on devices %d and %d of one kind", op, call_device, int(header.device_index));
+  }
   if (header.dtype > DG_BOOL) fail(DG_DTYPE, "%s: dtype code %u does not exist", op, header.dtype);
   if (header.rank > DG_MAX_RANK) fail(DG_SHAPE, "%s: rank %u exceeds %d", op, header.rank, DG_MAX_RANK);
   const double limit = 9007199254740992.0;
@@ -121,6 +130,7 @@ inline Tensor tensor_at(const dg_tensor* frame, uint32_t slot, const char* op, A
   for (int i = 0; i < t.rank; i++)
     if (t.sizes[i] == 0) { t.numel = 0; overflow = false; }
   Region region = storage_region(t.storage, op);
+  if (region.device != header.device_index) fail(DG_DEVICE, "%s: a header names device %d, its memory is on device %u", op, call_device, region.device);
   t.storage_data = region.data;
   int64_t end;
   overflow |= __builtin_add_overflow(last, t.offset, &end);

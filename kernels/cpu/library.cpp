@@ -15,8 +15,6 @@ int thread_count() {
   if (count == 0) threads.store(count = omp_get_max_threads(), std::memory_order_relaxed);
   return count;
 }
-
-uint32_t library_device_type() { return 0; }
 }  // namespace dg
 
 int32_t dg_abi_version(void) { return DG_ABI_VERSION; }

@@ -14,12 +14,6 @@ StorageTable& table() {
   return *instance;
 }
 
-int64_t whole(double value, const char* op, const char* what) {
-  if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value))
-    fail(DG_RANGE, "%s: %s must be a whole number >= 0, got %g", op, what, value);
-  return int64_t(value);
-}
-
 // Copies large blocks with all threads.
 void copy_bytes(char* to, const char* from, int64_t bytes) {
   parallel_for(bytes, 1 << 20, [&](int64_t begin, int64_t end) { std::memcpy(to + begin, from + begin, size_t(end - begin)); });
@@ -42,9 +36,10 @@ Region storage_region(uint32_t storage, const char* op) { return table().find(st
 
 using namespace dg;
 
-uint32_t dg_alloc(double bytes, uint32_t zeroed) {
+uint32_t dg_alloc(double bytes, uint32_t zeroed, uint32_t device) {
   uint32_t id = 0;
   guard([&] {
+    require_device(device, "alloc");
     const int64_t count = whole(bytes, "alloc", "byte count");
     void* memory = allocate(count);
     if (zeroed)
@@ -67,6 +62,14 @@ uint32_t dg_wrap(void* memory, double bytes) {
     id = table().add(memory, count, true);
   });
   return id;
+}
+
+int32_t dg_transfer(uint32_t to, double to_offset_bytes, uint32_t from, double from_offset_bytes, double bytes) {
+  return guard([&] {
+    char* target = checked_range(to, to_offset_bytes, bytes, "transfer");
+    const char* source = checked_range(from, from_offset_bytes, bytes, "transfer");
+    std::memmove(target, source, size_t(bytes));
+  });
 }
 
 int32_t dg_free(uint32_t storage) {
@@ -92,8 +95,9 @@ int32_t dg_write(uint32_t storage, double offset_bytes, const void* source, doub
   });
 }
 
-int32_t dg_memory_stats(double* out8) {
+int32_t dg_memory_stats(uint32_t device, double* out8) {
   return guard([&] {
+    require_device(device, "memory_stats");
     if (!out8) fail(DG_RANGE, "memory_stats: null destination");
     const MemoryStats s = memory_stats();
     const int64_t values[8] = {s.live, s.live_bytes, s.reserved_bytes, s.peak_live_bytes, s.peak_reserved_bytes, s.limit, s.allocations, s.cache_hits};
@@ -101,14 +105,23 @@ int32_t dg_memory_stats(double* out8) {
   });
 }
 
-int32_t dg_memory_limit(double bytes) {
-  return guard([&] { set_memory_limit(whole(bytes, "memory_limit", "byte count")); });
+int32_t dg_memory_limit(uint32_t device, double bytes) {
+  return guard([&] {
+    require_device(device, "memory_limit");
+    set_memory_limit(whole(bytes, "memory_limit", "byte count"));
+  });
 }
 
-int32_t dg_memory_reset_peak(void) {
-  return guard([] { reset_peak(); });
+int32_t dg_memory_reset_peak(uint32_t device) {
+  return guard([&] {
+    require_device(device, "memory_reset_peak");
+    reset_peak();
+  });
 }
 
-int32_t dg_memory_release_cache(void) {
-  return guard([] { release_cache(); });
+int32_t dg_memory_release_cache(uint32_t device) {
+  return guard([&] {
+    require_device(device, "memory_release_cache");
+    release_cache();
+  });
 }

@@ -40,7 +40,7 @@ struct Fuzz {
   void refresh() {
     for (uint32_t& id : storages) {
       dg_free(id);
-      id = dg_alloc(double(kStorageBytes), 1);
+      id = dg_alloc(double(kStorageBytes), 1, 0);
     }
   }
 
@@ -129,7 +129,7 @@ extern "C" const char* __asan_default_options() { return "detect_leaks=0:allocat
 int main(int argc, char** argv) {
   const int64_t calls = argc > 1 ? std::atoll(argv[1]) : 100000;
   dg_set_threads(2);
-  dg_memory_limit(double(int64_t(1) << 30));
+  dg_memory_limit(0, double(int64_t(1) << 30));
   auto* fuzz = new Fuzz(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
   for (int64_t i = 0; i < calls; i++) {
     if (i % 200 == 0) fuzz->refresh();
