@@ -139,6 +139,7 @@ export const symbols = {
   dg_capture_end: {
     parameters: [
       "u32", // device
+      "f64", // counters
     ],
     result: "u32",
   },

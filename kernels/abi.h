@@ -61,8 +61,8 @@ DG_EXPORT int32_t dg_get_threads(void);
    runtime_stats: kernel launches, synchronising calls, bytes to the device, bytes from it, graph launches, library calls (products), 0, 0.
    event ids and graph ids: 0 on failure. An event is recorded in the current stream, wait makes the current stream wait for it. elapsed: milliseconds.
    transfer: bytes from one storage to another, of any device of this library. pin: makes lent host memory page-locked, so that copies from and to it
-   need no wait. capture: what the current stream of a device is given until capture_end becomes a graph; its random numbers and its optimiser steps
-   go on counting with every launch. tf32: products of float32 may round their operands to 10 bits; off at first. */
+   need no wait. capture: what the compute stream of a device is given until capture_end becomes a graph and is not done before dg_graph_launch; with
+   every launch after the first its random numbers move on by `counters` and its optimisers by a step. tf32: products of float32 may round their operands to 10 bits; off at first. */
 DG_EXPORT int32_t dg_device_count(uint32_t* count);
 DG_EXPORT int32_t dg_device_properties(uint32_t device, double* out8, char* name, uint32_t capacity);
 DG_EXPORT int32_t dg_synchronize(uint32_t device);
@@ -79,7 +79,7 @@ DG_EXPORT int32_t dg_transfer(uint32_t to, double to_offset_bytes, uint32_t from
 DG_EXPORT int32_t dg_pin(void* memory, double bytes);
 DG_EXPORT int32_t dg_unpin(void* memory);
 DG_EXPORT int32_t dg_capture_begin(uint32_t device);
-DG_EXPORT uint32_t dg_capture_end(uint32_t device);
+DG_EXPORT uint32_t dg_capture_end(uint32_t device, double counters);
 DG_EXPORT int32_t dg_graph_launch(uint32_t graph);
 DG_EXPORT int32_t dg_graph_free(uint32_t graph);
 DG_EXPORT int32_t dg_set_tf32(uint32_t on);

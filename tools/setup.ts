@@ -4,6 +4,8 @@
  * In a checkout it runs by itself before the tasks that need it. After a remote import, run it once from the same address:
  * `deno run -A <address of the package>/tools/setup.ts`. It then fetches the sources from there and builds into the user's cache folder.
  *
+ * `--emulated-cuda` also builds the CUDA library for the emulator (`kernels/cuda/emulation/`), which the tests use.
+ *
  * @module
  */
 import { libraryFolder, packageUrl } from "../ffi/locate.ts";
@@ -120,7 +122,7 @@ async function sources(): Promise<URL> {
   return target;
 }
 
-async function compile(root: URL): Promise<void> {
+async function compile(root: URL, emulated: boolean): Promise<void> {
   const configure = await run("cmake", [
     "-S",
     decodeURIComponent(root.pathname),
@@ -130,15 +132,21 @@ async function compile(root: URL): Promise<void> {
     "Ninja",
     "-DCMAKE_BUILD_TYPE=Release",
     `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${folder}`,
+    `-DDINOGRAD_EMULATED_CUDA=${emulated ? "ON" : "OFF"}`,
   ], { quiet: true });
   if (!configure.ok) throw new SetupError(`cmake could not configure the build:\n${configure.text}`);
   const build = await run("cmake", ["--build", work], { quiet: !Deno.stdout.isTerminal() });
   if (!build.ok) throw new SetupError(`the native build failed:\n${build.text}`);
 }
 
-/** Brings the native libraries up to date. @returns True if something had to be built. */
-export async function setup(): Promise<boolean> {
-  const stamp = `${folder}/stamp.txt`;
+/**
+ * Brings the native libraries up to date.
+ *
+ * @param emulated Also the emulated CUDA library. Default `false`.
+ * @returns True if something had to be built.
+ */
+export async function setup(emulated = false): Promise<boolean> {
+  const stamp = `${folder}/${emulated ? "stamp-emulated" : "stamp"}.txt`;
   const current = () => Deno.readTextFile(stamp).catch(() => "");
   const before = await fingerprint(new URL("kernels/", packageUrl));
   if (await current() === before) return false;
@@ -150,8 +158,8 @@ export async function setup(): Promise<boolean> {
   const start = performance.now();
   const needs = await missing();
   if (needs.length > 0) await install(needs);
-  console.log(`building the native library in ${folder}`);
-  await compile(await sources());
+  console.log(`building the native ${emulated ? "libraries" : "library"} in ${folder}`);
+  await compile(await sources(), emulated);
   await Deno.writeTextFile(stamp, before);
   console.log(`built in ${((performance.now() - start) / 1000).toFixed(0)} s`);
   return true;
@@ -159,7 +167,7 @@ export async function setup(): Promise<boolean> {
 
 if (import.meta.main) {
   try {
-    await setup();
+    await setup(Deno.args.includes("--emulated-cuda"));
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     console.error(`setup: ${error.message}`);

@@ -13,7 +13,7 @@ namespace dg {
 // An id is index + 1 in the low 24 bits and a generation above, so that a stale id is recognised after its entry was reused.
 class StorageTable {
  public:
-  uint32_t add(void* data, int64_t bytes, bool lent, uint32_t device = 0) {
+  uint32_t add(void* data, int64_t bytes, bool lent, uint32_t device = 0, uint32_t stream = 0) {
     std::lock_guard<std::mutex> lock(mutex_);
     uint32_t index;
     if (!free_.empty()) {
@@ -30,6 +30,7 @@ class StorageTable {
     entry.bytes = bytes;
     entry.lent = lent;
     entry.device = device;
+    entry.stream = stream;
     const uint32_t id = (index + 1) | (entry.generation << 24);
     entry.id.store(id, std::memory_order_release);
     return id;
@@ -52,7 +53,7 @@ class StorageTable {
 
   Region find(uint32_t id, const char* op) {
     const Entry& entry = live(id, op);
-    return {entry.data, entry.bytes, entry.device};
+    return {entry.data, entry.bytes, entry.device, entry.stream};
   }
 
  private:
@@ -62,7 +63,7 @@ class StorageTable {
     char* data = nullptr;
     int64_t bytes = 0;
     bool lent = false;
-    uint32_t device = 0;
+    uint32_t device = 0, stream = 0;
   };
   static constexpr uint32_t kChunk = 4096, kChunks = 4000;  // 16.4 M storages
 

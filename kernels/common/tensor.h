@@ -12,7 +12,7 @@ namespace dg {
 struct Region {
   char* data;
   int64_t bytes;
-  uint32_t device = 0;
+  uint32_t device = 0, stream = 0;  // stream: the one that it was allocated for
 };
 Region storage_region(uint32_t storage, const char* op);
 

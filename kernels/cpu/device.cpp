@@ -147,7 +147,7 @@ int32_t dg_capture_begin(uint32_t device) {
   });
 }
 
-uint32_t dg_capture_end(uint32_t device) {
+uint32_t dg_capture_end(uint32_t device, double) {
   guard([&] {
     require_device(device, "capture");
     no_graphs();

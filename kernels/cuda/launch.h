@@ -3,9 +3,6 @@
 #include <utility>
 
 #include "runtime.h"
-#ifndef __CUDACC__
-#include "emulation/emulation.h"
-#endif
 
 namespace dg {
 
@@ -19,7 +16,7 @@ void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_
   if (shared > 48 << 10) check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)), name);
   kernel<<<grid, block, shared, current_stream()>>>(static_cast<P>(std::forward<A>(args))...);
 #else
-  emulation::launch(name, grid, block, shared, current_stream(), [kernel, ... args = P(std::forward<A>(args))] { kernel(args...); });
+  emulation::launch(name, kernel, grid, block, shared, current_stream(), std::forward<A>(args)...);
 #endif
   launched(name);
 }

@@ -3,6 +3,9 @@
 #include <cuda_runtime.h>
 
 #include "../common/tensor.h"
+#ifndef __CUDACC__
+#include "emulation/emulation.h"
+#endif
 
 namespace dg {
 
@@ -16,6 +19,8 @@ void check_cuda(cudaError_t status, const char* what);
 
 // After each kernel launch: counts it and fails with DG_DEVICE, naming kernel and device, when it could not start.
 void launched(const char* kernel);
+// After each call of a library (cuBLAS): counts it.
+void library_called(const char* name);
 
 // Device memory for the length of a call. Its blocks go back to the stream's cache, so work already given to the stream may still use them.
 class Scratch {
@@ -43,7 +48,6 @@ struct ReportSlot {
 struct Report {
   ReportSlot* slot;
   unsigned message;
-#if defined(__CUDACC__) || defined(DG_EMULATION)
   __device__ void operator()(int64_t a = 0, int64_t b = 0, int64_t c = 0) const {
     if (atomicCAS(&slot->taken, 0u, 1u) != 0u) return;
     slot->message = message;
@@ -51,7 +55,6 @@ struct Report {
     slot->values[1] = b;
     slot->values[2] = c;
   }
-#endif
 };
 // `format` is a printf format of which up to three %lld stand for the values of the report; it may hold text known on the host already.
 Report report(dg_status status, const std::string& format);

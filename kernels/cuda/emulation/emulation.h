@@ -8,7 +8,9 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <tuple>
 #include <type_traits>
+#include <vector>
 
 inline constexpr int warpSize = 32;
 
@@ -21,12 +23,33 @@ struct Place {
 };
 extern Place place;
 
-using Work = std::function<void()>;
-void launch_grid(const char* name, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, Work kernel);
+// A kernel with its arguments: `run` gets a copy of the `arguments`.
+struct Call {
+  const char* name;
+  dim3 grid, block;
+  size_t shared;
+  void (*run)(const void* arguments);
+  std::vector<char> arguments;
+};
+void launch_call(cudaStream_t stream, Call call);
 
-template <class F>
-void launch(const char* name, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, F kernel) {
-  launch_grid(name, grid, block, shared, stream, Work(std::move(kernel)));
+template <class... P>
+struct Bound {
+  void (*kernel)(P...);
+  std::tuple<P...> arguments;
+};
+
+template <class... P, class... A>
+void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, A&&... args) {
+  static_assert((std::is_trivially_copyable_v<P> && ...));
+  const Bound<P...> bound{kernel, {static_cast<P>(std::forward<A>(args))...}};
+  std::vector<char> bytes(sizeof bound);
+  std::memcpy(bytes.data(), static_cast<const void*>(&bound), sizeof bound);
+  const auto run = [](const void* memory) {
+    const auto& call = *static_cast<const Bound<P...>*>(memory);
+    std::apply(call.kernel, call.arguments);
+  };
+  launch_call(stream, {name, grid, block, shared, run, std::move(bytes)});
 }
 
 // Shared memory of the running block: one piece a declaration, told apart by `site`.
@@ -39,7 +62,7 @@ T& shared(Site) {
 void* dynamic_shared();
 
 // A barrier of the block that adds up `value`; an exchange of 8 bytes between the lanes of `mask`, as 32 values.
-unsigned barrier(unsigned value);
+unsigned barrier(unsigned value, int line);
 const uint64_t* exchange(unsigned mask, uint64_t value, const char* op);
 unsigned lane();
 // An atomic access is checked as a read and a write, and orders what the block sees of other blocks.
@@ -49,9 +72,10 @@ void check_access(const void* address, size_t bytes, bool write, const char* wha
 [[noreturn]] void fail_kernel(const char* text);
 
 // Memory as the allocator sees it: `bytes` of device memory have been handed out, or taken back. In stream order.
-void handed_out(void* memory, int64_t bytes);
+void handed_out(void* memory, int64_t bytes, cudaStream_t stream);
 void taken_back(void* memory, int64_t bytes, cudaStream_t stream);
-// Whether a library call's operand of `bytes` lies in live memory of the device; does `work` in stream order.
+// Does `work`, a library call of that name, in stream order.
+using Work = std::function<void()>;
 cudaError_t enqueue(cudaStream_t stream, const char* name, Work work);
 
 template <class T>
@@ -91,10 +115,10 @@ T atomic(T* address, F change) {
 #define blockDim emulation::place.block_size
 #define gridDim emulation::place.grid_size
 
-inline void __syncthreads() { emulation::barrier(0); }
-inline int __syncthreads_count(int predicate) { return int(emulation::barrier(predicate != 0)); }
-inline int __syncthreads_or(int predicate) { return emulation::barrier(predicate != 0) != 0; }
-inline int __syncthreads_and(int predicate) { return emulation::barrier(predicate == 0) == 0; }
+inline void __syncthreads(int line = __builtin_LINE()) { emulation::barrier(0, line); }
+inline int __syncthreads_count(int predicate, int line = __builtin_LINE()) { return int(emulation::barrier(predicate != 0, line)); }
+inline int __syncthreads_or(int predicate, int line = __builtin_LINE()) { return emulation::barrier(predicate != 0, line) != 0; }
+inline int __syncthreads_and(int predicate, int line = __builtin_LINE()) { return emulation::barrier(predicate == 0, line) == 0; }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __syncwarp(unsigned mask = 0xffffffffu) { emulation::exchange(mask, 0, "__syncwarp"); }
