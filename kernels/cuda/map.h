@@ -76,7 +76,7 @@ bool fits_32_bits(const Loop<K>& loop) {
 }
 
 template <class I, class F, class Out, class... In>
-__global__ void map_strided(F f, Nest<1 + sizeof...(In), I> nest, Out* out, const In*... in) {
+__global__ void map_strided(F f, const __grid_constant__ Nest<1 + sizeof...(In), I> nest, Out* out, const In*... in) {
   const uint64_t stride = uint64_t(gridDim.x) * blockDim.x;
   for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < nest.count; i += stride) {
     I offset[1 + sizeof...(In)];
