@@ -99,4 +99,14 @@ void dispatch_all(uint32_t dtype, const char* op, F&& f) {
   return dispatch_numbers(dtype, op, f);
 }
 
+// Calls f(tag<A>{}) with the type in which elements of `dtype` are accumulated.
+template <class F>
+void dispatch_accumulator(uint32_t dtype, F&& f) {
+  switch (dtype) {
+    case DG_F32: case DG_F16: case DG_BF16: return f(tag<float>{});
+    case DG_F64: return f(tag<double>{});
+    default: return f(tag<int64_t>{});
+  }
+}
+
 }  // namespace dg

@@ -1,5 +1,7 @@
 // What a scatter does with the element it meets, T the element type.
 #pragma once
+#include <limits>
+
 #include "binary.h"
 
 namespace dg {

@@ -152,4 +152,12 @@ inline void require_same_sizes(const Tensor& a, const Tensor& b, const char* op)
   if (!same_sizes(a, b)) fail(DG_SHAPE, "%s: sizes differ: %s and %s", op, shape_text(a).c_str(), shape_text(b).c_str());
 }
 
+// Refuses to read a broadcast input so often that the call would not end in reasonable time.
+inline void require_finite_work(const Tensor& x, const char* op) {
+  if (x.numel <= int64_t(1) << 36) return;
+  for (int i = 0; i < x.rank; i++)
+    if (x.sizes[i] > 1 && x.strides[i] == 0)
+      fail(DG_SHAPE, "%s: a broadcast input of %lld elements is too large to read one by one", op, static_cast<long long>(x.numel));
+}
+
 }  // namespace dg

@@ -132,7 +132,7 @@ int32_t dg_index_get(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uin
     const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
     require_dtype(out, x.dtype, name, "the output");
     const Rows rows(t, first, axes, x, wrap != 0, name);
-    require_row_sizes(out, x, rows, name);
+    require_row_sizes(out, x, rows.shape, rows.count, name);
     dispatch_width(x.dtype, [&](auto kind) { read_rows<typename decltype(kind)::type>(out, x, rows); });
   });
 }

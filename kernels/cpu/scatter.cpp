@@ -2,8 +2,6 @@
 // the index, on any number of threads: work is shared by destination, never by index.
 #include "../common/scatter.h"
 
-#include <limits>
-
 #include "indexing.h"
 
 namespace dg {
@@ -231,7 +229,7 @@ int32_t dg_index_put(const dg_tensor* t, uint32_t x_slot, uint32_t src_slot, dou
     }
     const Tensor src = constant ? constant->tensor : tensor_at(t, src_slot, name);
     require_dtype(src, x.dtype, name, "the source");
-    require_row_sizes(src, x, rows, name);
+    require_row_sizes(src, x, rows.shape, rows.count, name);
     if (op == uint32_t(ScatterOp::assign)) {
       return dispatch_width(x.dtype, [&](auto kind) {
         using T = typename decltype(kind)::type;

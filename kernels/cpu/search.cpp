@@ -1,21 +1,15 @@
 // Searching, counting and grouping: binary search in sorted rows, occurrences of small integers, histograms, runs of equal elements.
+#include "../common/search.h"
+
 #include "staging.h"
 
 namespace dg {
 namespace {
 
-// First position in the sorted row whose element is not less than v (or is greater, with `right`); NaN is never passed.
 template <class A>
 int64_t bound_of(const Reader<A>& row, int64_t base, int64_t stride, int64_t count, A v, bool right) {
-  int64_t low = 0, high = count;
-  while (low < high) {
-    const int64_t middle = low + (high - low) / 2;
-    A element;
-    const A* p = row.read(&element, base + middle * stride, stride, 1);
-    if (right ? !(*p > v) : !(*p >= v)) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+  A element;
+  return sorted_bound(count, v, right, [&](int64_t i) { return *row.read(&element, base + i * stride, stride, 1); });
 }
 
 int64_t whole_at(const int64_t* p, int64_t i, int64_t limit, const char* op, const char* what) {
@@ -122,7 +116,7 @@ int32_t dg_histc(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double 
           const A* p = reader.read(buffer, offset[0] + i * stride, stride, m);
           for (int64_t j = 0; j < m; j++) {
             if (!(p[j] >= from && p[j] <= until)) continue;
-            o[std::min(bins - 1, int64_t((p[j] - from) / (until - from) * A(bins)))]++;
+            o[histogram_bin(p[j], from, until, bins)]++;
           }
         }
       });

@@ -2,25 +2,11 @@
 // comparison, long ones digit by digit (least significant first).
 #include <atomic>
 
+#include "../common/sort.h"
 #include "reduction.h"
 
 namespace dg {
 namespace {
-
-// The order of floats as unsigned numbers: -0 equals 0, all NaN are equal and largest.
-inline uint32_t key_of(float x) {
-  uint32_t bits;
-  x += 0.0f;
-  std::memcpy(&bits, &x, 4);
-  return x != x ? 0xffffffffu : (bits >> 31 ? ~bits : bits | 0x80000000u);
-}
-inline uint64_t key_of(double x) {
-  uint64_t bits;
-  x += 0.0;
-  std::memcpy(&bits, &x, 8);
-  return x != x ? ~uint64_t(0) : (bits >> 63 ? ~bits : bits | uint64_t(1) << 63);
-}
-inline uint64_t key_of(int64_t x) { return uint64_t(x) ^ uint64_t(1) << 63; }
 
 // A key and the position of its element.
 template <class Key>
@@ -130,23 +116,6 @@ void write_entries(const Tensor* values, const Tensor& indices, const Entry<Key>
   }
 }
 
-struct Outputs {
-  Tensor values, indices, x;
-  bool wanted;
-  Outputs(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, const char* name)
-      : indices(tensor_at(t, indices_slot, name, Access::write)), x(tensor_at(t, x_slot, name)), wanted(present(values_slot)) {
-    values = wanted ? tensor_at(t, values_slot, name, Access::write) : indices;
-    if (axis >= uint32_t(x.rank)) fail(DG_RANGE, "%s: axis %u does not exist in %s", name, axis, shape_text(x).c_str());
-    require_dtype(indices, DG_I64, name, "the output of positions");
-    if (wanted) require_dtype(values, x.dtype, name, "the output of values");
-    require_same_sizes(values, indices, name);
-    if (!same_strides(values, indices)) fail(DG_SHAPE, "%s: the strides of values and positions differ", name);
-    if (indices.rank != x.rank) fail(DG_SHAPE, "%s: the output has rank %d, the input %d", name, indices.rank, x.rank);
-    if (indices.sizes[axis] > x.sizes[axis])
-      fail(DG_SHAPE, "%s: %lld of %lld elements", name, static_cast<long long>(indices.sizes[axis]), static_cast<long long>(x.sizes[axis]));
-  }
-};
-
 }  // namespace
 }  // namespace dg
 
@@ -155,7 +124,7 @@ using namespace dg;
 int32_t dg_sort(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, uint32_t descending) {
   return guard([&] {
     const char* const name = "sort";
-    const Outputs io(t, values_slot, indices_slot, x_slot, axis, name);
+    const SortTensors io(t, values_slot, indices_slot, x_slot, axis, name);
     if (io.indices.numel == 0) return;
     const Rows rows(io.x, io.indices, axis, name);
     dispatch_accumulator(io.x.dtype, [&](auto kind) {
@@ -180,7 +149,7 @@ int32_t dg_sort(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot,
 int32_t dg_kth(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, double k, uint32_t median) {
   return guard([&] {
     const char* const name = "kth";
-    const Outputs io(t, values_slot, indices_slot, x_slot, axis, name);
+    const SortTensors io(t, values_slot, indices_slot, x_slot, axis, name);
     if (io.indices.sizes[axis] != 1) fail(DG_SHAPE, "%s: the output has size %lld along the axis", name, static_cast<long long>(io.indices.sizes[axis]));
     const Rows rows(io.x, io.indices, axis, name);
     if (rows.plan.outputs == 0) return;

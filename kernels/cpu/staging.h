@@ -108,24 +108,6 @@ inline Reader<int64_t> truth_reader(const Tensor& x, const char* op) {
   return reader;
 }
 
-// Calls f(tag<A>{}) with the type in which elements of `dtype` are accumulated.
-template <class F>
-void dispatch_accumulator(uint32_t dtype, F&& f) {
-  switch (dtype) {
-    case DG_F32: case DG_F16: case DG_BF16: return f(tag<float>{});
-    case DG_F64: return f(tag<double>{});
-    default: return f(tag<int64_t>{});
-  }
-}
-
-// Refuses to read a broadcast input so often that the call would not end in reasonable time.
-inline void require_finite_work(const Tensor& x, const char* op) {
-  if (x.numel <= int64_t(1) << 36) return;
-  for (int i = 0; i < x.rank; i++)
-    if (x.sizes[i] > 1 && x.strides[i] == 0)
-      fail(DG_SHAPE, "%s: a broadcast input of %lld elements is too large to read one by one", op, static_cast<long long>(x.numel));
-}
-
 // Writes `count` numbers of type A to the elements of `out` from `at`.
 template <class A>
 void write_elements(const Tensor& out, int64_t at, int64_t stride, const A* x, int64_t count) {
