@@ -5,6 +5,21 @@
 
 namespace dg {
 
+constexpr bool divides(BinaryOp op) {
+  return op == BinaryOp::div || op == BinaryOp::fmod || op == BinaryOp::remainder || op == BinaryOp::floor_divide;
+}
+constexpr bool bitwise(BinaryOp op) { return op >= BinaryOp::bitwise_and; }
+constexpr bool scaled(BinaryOp op) { return op == BinaryOp::add || op == BinaryOp::sub; }  // those whose y is multiplied by alpha
+constexpr bool takes_bool(BinaryOp op) {
+  return op == BinaryOp::maximum || op == BinaryOp::minimum || op == BinaryOp::add || op == BinaryOp::mul ||
+         (bitwise(op) && op < BinaryOp::left_shift);
+}
+// Whether an op works on compute type A at all.
+template <class A>
+constexpr bool takes(BinaryOp op) {
+  return std::is_integral_v<A> ? op != BinaryOp::atan2 : !bitwise(op);
+}
+
 // x^n for integers; a negative exponent gives 0 except for bases 1 and -1.
 template <class T>
 DG_HD T integer_power(T x, T n) {
@@ -67,6 +82,21 @@ DG_HD T binary_value(T x, T y) {
       return q - f > T(0.5) ? f + T(1) : f;
     } else return x;
   }
+}
+
+// Integers wrap: sums and products are taken without sign.
+template <BinaryOp op, class A>
+DG_HD A wrapping_value(A x, A y) {
+  if constexpr (std::is_integral_v<A> && (op == BinaryOp::add || op == BinaryOp::sub || op == BinaryOp::mul))
+    return A(binary_value<op, uint64_t>(uint64_t(x), uint64_t(y)));
+  else return binary_value<op, A>(x, y);
+}
+
+// Powers that have cheaper names: x^2, x^3, the square root (1) and the reciprocal (-1); 0 for other exponents.
+inline int known_power(double exponent) { return exponent == 2 ? 2 : exponent == 3 ? 3 : exponent == 0.5 ? 1 : exponent == -1 ? -1 : 0; }
+template <int n, class A>
+DG_HD A power_value(A v) {
+  return n == 3 ? v * v * v : n == 2 ? v * v : n == 1 ? std::sqrt(v) : A(1) / v;
 }
 
 template <CompareOp op, class T>

@@ -10,36 +10,18 @@
 namespace dg {
 namespace {
 
-constexpr bool divides(BinaryOp op) {
-  return op == BinaryOp::div || op == BinaryOp::fmod || op == BinaryOp::remainder || op == BinaryOp::floor_divide;
-}
-constexpr bool bitwise(BinaryOp op) { return op >= BinaryOp::bitwise_and; }
-constexpr bool scaled(BinaryOp op) { return op == BinaryOp::add || op == BinaryOp::sub; }
-constexpr bool takes_bool(BinaryOp op) {
-  return op == BinaryOp::maximum || op == BinaryOp::minimum || op == BinaryOp::add || op == BinaryOp::mul ||
-         (bitwise(op) && op < BinaryOp::left_shift);
-}
-
-// Integers wrap: sums and products are taken without sign.
-template <BinaryOp op, class A>
-A value(A x, A y) {
-  if constexpr (std::is_integral_v<A> && (op == BinaryOp::add || op == BinaryOp::sub || op == BinaryOp::mul))
-    return A(binary_value<op, uint64_t>(uint64_t(x), uint64_t(y)));
-  else return binary_value<op, A>(x, y);
-}
-
 template <BinaryOp op, class A>
 void apply(A* out, const A* x, const A* y, int64_t count, const Parameters& p) {
   if constexpr (scaled(op)) {
     if (p.a != 1) {
       const A scale = convert<A>(p.a);
 #pragma omp simd
-      for (int64_t i = 0; i < count; i++) out[i] = value<op, A>(x[i], value<BinaryOp::mul, A>(scale, y[i]));
+      for (int64_t i = 0; i < count; i++) out[i] = wrapping_value<op, A>(x[i], wrapping_value<BinaryOp::mul, A>(scale, y[i]));
       return;
     }
   }
 #pragma omp simd
-  for (int64_t i = 0; i < count; i++) out[i] = value<op, A>(x[i], y[i]);
+  for (int64_t i = 0; i < count; i++) out[i] = wrapping_value<op, A>(x[i], y[i]);
 }
 
 struct Kernel {
@@ -55,11 +37,11 @@ struct Kernel {
 template <BinaryOp op>
 constexpr Kernel kernel_of() {
   Kernel k;
-  if constexpr (!bitwise(op)) {
+  if constexpr (takes<float>(op)) {
     k.f32 = apply<op, float>;
     k.f64 = apply<op, double>;
   }
-  if constexpr (op != BinaryOp::atan2) k.i64 = apply<op, int64_t>;
+  if constexpr (takes<int64_t>(op)) k.i64 = apply<op, int64_t>;
   return k;
 }
 template <unsigned... op>
@@ -68,18 +50,20 @@ constexpr auto kernels_of(std::integer_sequence<unsigned, op...>) {
 }
 constexpr auto kernels = kernels_of(std::make_integer_sequence<unsigned, unsigned(BinaryOp::count)>{});
 
-// Powers that have cheaper names.
 template <int n, class A>
 void power(A* out, const A* x, const A*, int64_t count, const Parameters&) {
 #pragma omp simd
-  for (int64_t i = 0; i < count; i++) {
-    const A v = x[i];
-    out[i] = n == 3 ? v * v * v : n == 2 ? v * v : n == 1 ? std::sqrt(v) : A(1) / v;
-  }
+  for (int64_t i = 0; i < count; i++) out[i] = power_value<n, A>(x[i]);
 }
 template <class A>
-Map2<A, A> known_power(double exponent) {
-  return exponent == 2 ? power<2, A> : exponent == 3 ? power<3, A> : exponent == 0.5 ? power<1, A> : exponent == -1 ? power<-1, A> : nullptr;
+Map2<A, A> power_kernel(double exponent) {
+  switch (known_power(exponent)) {
+    case 2: return power<2, A>;
+    case 3: return power<3, A>;
+    case 1: return power<1, A>;
+    case -1: return power<-1, A>;
+    default: return nullptr;
+  }
 }
 
 void refuse_zero(const Tensor& y) {
@@ -155,7 +139,7 @@ int32_t dg_binary_scalar(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot,
       if (reversed) return run<A>(out, constant, x, BinaryOp(op), kernels[op].of<A>(), 1);
       Map2<A, A> f = kernels[op].of<A>();
       if constexpr (std::is_floating_point_v<A>)
-        if (BinaryOp(op) == BinaryOp::pow && known_power<A>(scalar)) f = known_power<A>(scalar);
+        if (BinaryOp(op) == BinaryOp::pow && known_power(scalar)) f = power_kernel<A>(scalar);
       run<A>(out, x, constant, BinaryOp(op), f, 1);
     });
   });

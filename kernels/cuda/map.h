@@ -20,9 +20,16 @@ constexpr int widest() {
   return bytes;
 }
 
-// Gapless operands in one memory order: N elements a thread, each operand by one load of at most 16 bytes.
+// Calls go(f); a family of ops has with(go) instead, which calls go with the function of its op, so that a thread branches once and not for
+// every element.
+template <class F, class Go>
+__device__ void with_op(const F& f, Go&& go) {
+  if constexpr (requires { f.with(go); }) f.with(go);
+  else go(f);
+}
+
 template <int N, class F, class Out, class... In>
-__global__ void map_packed(F f, int64_t count, Out* out, const In*... in) {
+__device__ void packed_loop(const F& f, int64_t count, Out* out, const In*... in) {
   const int64_t packs = count / N, stride = int64_t(gridDim.x) * blockDim.x, first = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   for (int64_t i = first; i < packs; i += stride) {
     [&](Pack<In, N>... x) {
@@ -33,6 +40,12 @@ __global__ void map_packed(F f, int64_t count, Out* out, const In*... in) {
     }(reinterpret_cast<const Pack<In, N>*>(in)[i]...);
   }
   for (int64_t i = packs * N + first; i < count; i += stride) out[i] = f(in[i]...);
+}
+
+// Gapless operands in one memory order: N elements a thread, each operand by one load of at most 16 bytes.
+template <int N, class F, class Out, class... In>
+__global__ void map_packed(F family, int64_t count, Out* out, const In*... in) {
+  with_op(family, [&](const auto& f) { packed_loop<N>(f, count, out, in...); });
 }
 
 // A loop nest as kernels take it; I is uint32_t where all positions and offsets fit, else uint64_t.
@@ -76,7 +89,7 @@ bool fits_32_bits(const Loop<K>& loop) {
 }
 
 template <class I, class F, class Out, class... In>
-__global__ void map_strided(F f, const __grid_constant__ Nest<1 + sizeof...(In), I> nest, Out* out, const In*... in) {
+__device__ void strided_loop(const F& f, const Nest<1 + sizeof...(In), I>& nest, Out* out, const In*... in) {
   const uint64_t stride = uint64_t(gridDim.x) * blockDim.x;
   for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < nest.count; i += stride) {
     I offset[1 + sizeof...(In)];
@@ -85,10 +98,23 @@ __global__ void map_strided(F f, const __grid_constant__ Nest<1 + sizeof...(In),
   }
 }
 
+template <class I, class F, class Out, class... In>
+__global__ void map_strided(F family, const __grid_constant__ Nest<1 + sizeof...(In), I> nest, Out* out, const In*... in) {
+  with_op(family, [&](const auto& f) { strided_loop(f, nest, out, in...); });
+}
+
 // Packs of every operand lie on their own size.
 template <int N, class... T>
 bool packs_fit(const T*... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % (sizeof(T) * N) == 0) && ...);
+}
+
+// Whether a family is worth a kernel that works on packs: long functions say `static constexpr bool packed = false`, which spares their compilation
+// for every element of a pack.
+template <class F>
+constexpr bool packed() {
+  if constexpr (requires { F::packed; }) return F::packed;
+  else return true;
 }
 
 // out = f(in...) with element types Out and In...; sizes must be equal (checked by the caller), out may be one of the inputs.
@@ -98,10 +124,12 @@ void map(const char* name, F f, const Tensor& out, const Tensors&... in) {
   if (out.numel == 0) return;
   constexpr int K = 1 + sizeof...(In), N = 16 / widest<Out, In...>();
   const Loop<K> loop({&out, &in...});
-  if (loop.rank == 1 && loop.all_unit() && packs_fit<N>(out.template data<Out>(), in.template data<In>()...)) {
-    launch(name, map_packed<N, F, Out, In...>, blocks_for(loop.numel, int64_t(kThreads) * N), kThreads, 0, f, loop.numel, out.template data<Out>(),
-           in.template data<In>()...);
-  } else if (fits_32_bits(loop)) {
+  if constexpr (packed<F>()) {
+    if (loop.rank == 1 && loop.all_unit() && packs_fit<N>(out.template data<Out>(), in.template data<In>()...))
+      return launch(name, map_packed<N, F, Out, In...>, blocks_for(loop.numel, int64_t(kThreads) * N), kThreads, 0, f, loop.numel,
+                    out.template data<Out>(), in.template data<In>()...);
+  }
+  if (fits_32_bits(loop)) {
     launch(name, map_strided<uint32_t, F, Out, In...>, blocks_for(loop.numel, kThreads), kThreads, 0, f, Nest<K, uint32_t>(loop),
            out.template data<Out>(), in.template data<In>()...);
   } else {

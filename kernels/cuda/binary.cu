@@ -1,0 +1,142 @@
+// Binary functions: out[i] = op(x[i], y[i]), operands expanded to one shape. Formulas in common/binary.h. In place (out = x) is allowed.
+// An integer division by zero is reported and leaves the element of x.
+#include "../common/binary.h"
+
+#include "map.h"
+#include "select.h"
+
+namespace dg {
+namespace {
+
+template <BinaryOp op, class C>
+__device__ C value(C x, C y, C scale) {
+  if constexpr (scaled(op)) y = wrapping_value<BinaryOp::mul, C>(scale, y);
+  return wrapping_value<op, C>(x, y);
+}
+
+// Ops of many instructions, among them every division of 64-bit integers.
+template <class C>
+constexpr bool slow(BinaryOp op) {
+  return op == BinaryOp::pow || op == BinaryOp::atan2 || (divides(op) && (std::is_integral_v<C> || op != BinaryOp::div));
+}
+
+template <class T, bool slow_ops>
+struct Binary {
+  using C = wide_t<T>;
+  static constexpr bool packed = !slow_ops;
+  BinaryOp op;
+  C scale;  // of y in sums and differences
+  Report report;
+
+  template <class Go>
+  __device__ void with(Go&& go) const {
+    select<BinaryOp, BinaryOp::count>(op, [&](auto code) {
+      constexpr BinaryOp known = decltype(code)::value;
+      if constexpr (takes<C>(known) && slow<C>(known) == slow_ops)
+        go([scale = scale, report = report](T x, T y) {
+          if constexpr (std::is_integral_v<T> && divides(known))
+            if (y == T(0)) {
+              report();
+              return x;
+            }
+          return convert<T>(value<known, C>(C(x), C(y), scale));
+        });
+    });
+  }
+};
+
+// One operand is a number; a divisor of zero among these is refused before.
+template <class T, bool slow_ops>
+struct WithNumber {
+  using C = wide_t<T>;
+  static constexpr bool packed = !slow_ops;
+  BinaryOp op;
+  C number;
+  bool reversed;
+  int power;  // known_power of the number
+  Report report;
+
+  template <class Go>
+  __device__ void with(Go&& go) const {
+    if constexpr (!std::is_integral_v<T> && !slow_ops) {
+      if (power == 2) return go([](T x) { return T(power_value<2, C>(C(x))); });
+      if (power == 3) return go([](T x) { return T(power_value<3, C>(C(x))); });
+      if (power == 1) return go([](T x) { return T(power_value<1, C>(C(x))); });
+      if (power == -1) return go([](T x) { return T(power_value<-1, C>(C(x))); });
+    }
+    select<BinaryOp, BinaryOp::count>(op, [&](auto code) {
+      constexpr BinaryOp known = decltype(code)::value;
+      if constexpr (takes<C>(known) && slow<C>(known) == slow_ops)
+        go([number = number, reversed = reversed, report = report](T x) {
+          if constexpr (std::is_integral_v<T> && divides(known))
+            if (reversed && x == T(0)) {
+              report();
+              return x;
+            }
+          return convert<T>(value<known, C>(reversed ? number : C(x), reversed ? C(x) : number, C(1)));
+        });
+    });
+  }
+};
+
+const char* const name = "binary";
+
+template <class T>
+void check(BinaryOp op, const Tensor& out) {
+  if (!takes<wide_t<T>>(op) || (out.dtype == DG_BOOL && !takes_bool(op)))
+    fail(DG_DTYPE, "%s: this function does not take %s", name, dtype_name(out.dtype));
+}
+
+template <class T>
+Report division_by_zero(BinaryOp op) {
+  if (std::is_integral_v<T> && divides(op)) return report(DG_RANGE, "integer division by zero");
+  return {};
+}
+
+}  // namespace
+}  // namespace dg
+
+using namespace dg;
+
+int32_t dg_binary(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t y_slot, uint32_t op, double alpha) {
+  return guard([&] {
+    if (op >= uint32_t(BinaryOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
+    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name), y = tensor_at(t, y_slot, name);
+    require_same_sizes(out, x, name);
+    require_same_sizes(out, y, name);
+    require_dtype(out, x.dtype, name, "the output");
+    require_dtype(y, x.dtype, name, "the second operand");
+    dispatch_all(x.dtype, name, [&](auto kind) {
+      using T = typename decltype(kind)::type;
+      check<T>(BinaryOp(op), out);
+      const auto run = [&](auto family) { map<T, T, T>(name, family, out, x, y); };
+      const wide_t<T> scale = convert<wide_t<T>>(alpha);
+      if (slow<wide_t<T>>(BinaryOp(op))) run(Binary<T, true>{BinaryOp(op), scale, division_by_zero<T>(BinaryOp(op))});
+      else run(Binary<T, false>{BinaryOp(op), scale, {}});
+    });
+  });
+}
+
+int32_t dg_binary_scalar(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double scalar, uint32_t op, uint32_t reversed) {
+  return guard([&] {
+    if (op >= uint32_t(BinaryOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
+    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
+    require_same_sizes(out, x, name);
+    require_dtype(out, x.dtype, name, "the output");
+    dispatch_all(x.dtype, name, [&](auto kind) {
+      using T = typename decltype(kind)::type;
+      using C = wide_t<T>;
+      const BinaryOp code = BinaryOp(op);
+      check<T>(code, out);
+      C number = convert<C>(scalar);
+      if constexpr (std::is_integral_v<T>) {
+        number = C(T(number));
+        if (!reversed && divides(code) && number == 0 && x.numel > 0) fail(DG_RANGE, "integer division by zero");
+      }
+      const int power = code == BinaryOp::pow && !reversed ? known_power(scalar) : 0;
+      const auto run = [&](auto family) { map<T, T>("binary_scalar", family, out, x); };
+      if (slow<C>(code) && power == 0) run(WithNumber<T, true>{code, number, reversed != 0, 0, division_by_zero<T>(code)});
+      else run(WithNumber<T, false>{code, number, reversed != 0, power, {}});
+    });
+  });
+}
