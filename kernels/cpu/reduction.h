@@ -154,45 +154,6 @@ struct Block<Op, int64_t> {
   int64_t result() const { return total; }
 };
 
-// What a reduction walks: the kept axes (of x and of the output) and the reduced ones, each merged and in memory order.
-struct Plan {
-  Tensor kept_x, kept_out, reduced;
-  int64_t outputs = 1, count = 1;
-
-  Plan(const Tensor& out, const Tensor& x, uint32_t axes, const char* op) {
-    if (out.rank != x.rank || (x.rank < 32 && axes >> x.rank))
-      fail(DG_SHAPE, "%s: the output has rank %d, the input %d, axes are %x", op, out.rank, x.rank, axes);
-    require_finite_work(x, op);
-    for (Tensor* t : {&kept_x, &reduced}) {
-      *t = x;
-      t->rank = 0;
-    }
-    kept_out = out;
-    kept_out.rank = 0;
-    for (int i = 0; i < x.rank; i++) {
-      const bool gone = axes >> i & 1;
-      if (out.sizes[i] != (gone ? 1 : x.sizes[i]))
-        fail(DG_SHAPE, "%s: sizes of the output %s do not follow from %s", op, shape_text(out).c_str(), shape_text(x).c_str());
-      if (gone) {
-        append(reduced, x, i);
-        count *= x.sizes[i];
-      } else {
-        append(kept_x, x, i);
-        append(kept_out, out, i);
-        outputs *= x.sizes[i];
-      }
-    }
-    kept_x.numel = kept_out.numel = outputs;
-    reduced.numel = count;
-  }
-
- private:
-  static void append(Tensor& t, const Tensor& from, int axis) {
-    t.sizes[t.rank] = from.sizes[axis];
-    t.strides[t.rank++] = from.strides[axis];
-  }
-};
-
 template <class Op, class A>
 [[gnu::noinline]] A reduce_block(const Reader<A>& x, const Loop<1>& nest, int64_t base, int64_t begin, int64_t end, A mean) {
   Block<Op, A> block;

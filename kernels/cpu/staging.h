@@ -4,6 +4,7 @@
 #include <immintrin.h>
 #endif
 
+#include "../common/plan.h"
 #include "elementwise.h"
 
 namespace dg {
@@ -127,14 +128,6 @@ void write_elements(const Tensor& out, int64_t at, int64_t stride, const A* x, i
       default: return store_block(out.data<float>() + at, stride, x, count);
     }
   }
-}
-
-// Refuses an output dtype that write_elements<A> does not store.
-template <class A>
-void require_stored_as(const Tensor& out, const char* op) {
-  const bool whole = out.dtype >= DG_I32;
-  const bool fits = std::is_same_v<A, int64_t> ? whole : std::is_same_v<A, double> ? out.dtype == DG_F64 : !whole && out.dtype != DG_F64;
-  if (!fits) fail(DG_DTYPE, "%s: the output cannot be %s", op, dtype_name(out.dtype));
 }
 
 }  // namespace dg

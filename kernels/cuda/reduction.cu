@@ -1,0 +1,191 @@
+// Sums, products, extrema, norms, tests and variances over any set of axes.
+#include "reduction.h"
+
+#include <limits>
+
+#include "../common/op_codes.h"
+#include "select.h"
+
+namespace dg {
+namespace {
+
+template <class A>
+__device__ A plus(A a, A b) {
+  if constexpr (std::is_integral_v<A>) return A(uint64_t(a) + uint64_t(b));  // wraps
+  else return a + b;
+}
+
+enum class Kind { sum, squares, magnitudes, numbers };
+
+// Sums of elements, of their squares or magnitudes, or of those that are numbers.
+template <class T, Kind kind>
+struct Sum {
+  using A = wide_t<T>;
+  using Part = A;
+  Store<A> store;
+  A divisor = 1;  // of the whole sum
+
+  __device__ Part start() const { return A(0); }
+  __device__ void add(Part& part, T element, int64_t) const {
+    A x = A(element);
+    if constexpr (kind == Kind::squares) x *= x;
+    if constexpr (kind == Kind::magnitudes) x = x < A(0) ? -x : x;
+    if constexpr (kind == Kind::numbers) x = x == x ? x : A(0);
+    part = plus(part, x);
+  }
+  __device__ Part join(Part a, Part b) const { return plus(a, b); }
+  __device__ void finish(Part part, int64_t at) const {
+    if constexpr (kind == Kind::sum && !std::is_integral_v<A>) part /= divisor;
+    if constexpr (kind == Kind::squares) part = A(std::sqrt(part));
+    store(at, part);
+  }
+};
+
+template <class T>
+struct Product {
+  using A = wide_t<T>;
+  using Part = A;
+  Store<A> store;
+
+  __device__ Part start() const { return A(1); }
+  __device__ void add(Part& part, T element, int64_t) const { part = join(part, A(element)); }
+  __device__ Part join(Part a, Part b) const {
+    if constexpr (std::is_integral_v<A>) return A(uint64_t(a) * uint64_t(b));
+    else return a * b;
+  }
+  __device__ void finish(Part part, int64_t at) const { store(at, part); }
+};
+
+// NaN counts as the extremum.
+template <class T, bool smallest>
+struct Extreme {
+  using A = wide_t<T>;
+  using Part = A;
+  Store<A> store;
+
+  __device__ Part start() const {
+    using L = std::numeric_limits<A>;
+    if constexpr (std::is_integral_v<A>) return smallest ? L::max() : L::min();
+    else return smallest ? L::infinity() : -L::infinity();
+  }
+  __device__ void add(Part& part, T element, int64_t) const { part = join(part, A(element)); }
+  __device__ Part join(Part a, Part b) const { return (smallest ? a < b : a > b) || a != a ? a : b; }
+  __device__ void finish(Part part, int64_t at) const { store(at, part); }
+};
+
+// Counts the elements that are zero, or those that are not.
+template <class T>
+struct Count {
+  using Part = int64_t;
+  Store<int64_t> store;
+  bool zeros;  // the result is whether there are none
+
+  __device__ Part start() const { return 0; }
+  __device__ void add(Part& part, T element, int64_t) const { part += (compute_t<T>(element) != compute_t<T>(0)) != zeros; }
+  __device__ Part join(Part a, Part b) const { return a + b; }
+  __device__ void finish(Part part, int64_t at) const { store(at, zeros ? part == 0 : part); }
+};
+
+// Mean and squared deviations of the elements so far (Welford, Chan); their plain sum gives the mean where an element is infinite.
+template <class A>
+struct Moments {
+  A count, mean, deviations, sum;
+};
+
+template <class T>
+struct Variance {
+  using A = compute_t<T>;
+  using Part = Moments<A>;
+  Store<A> var, mean;
+  bool with_mean, root;
+  A count, divisor;
+
+  __device__ Part start() const { return {A(0), A(0), A(0), A(0)}; }
+  __device__ void add(Part& p, T element, int64_t) const {
+    const A x = A(element), d = x - p.mean;
+    p.count += A(1);
+    p.mean += d / p.count;
+    p.deviations += d * (x - p.mean);
+    p.sum += x;
+  }
+  __device__ Part join(const Part& a, const Part& b) const {
+    if (b.count == A(0)) return a;
+    if (a.count == A(0)) return b;
+    const A n = a.count + b.count, d = b.mean - a.mean, fraction = b.count / n;
+    return {n, a.mean + d * fraction, a.deviations + b.deviations + d * d * a.count * fraction, a.sum + b.sum};
+  }
+  __device__ void finish(const Part& p, int64_t at) const {
+    const A value = p.deviations / divisor;
+    var(at, root ? A(std::sqrt(value)) : value);
+    if (with_mean) mean(at, p.sum / count);
+  }
+};
+
+void reduce_as(const Tensor& out, const Tensor& x, const Plan& plan, ReduceOp op) {
+  const char* const name = "reduce";
+  const bool truths = op == ReduceOp::any || op == ReduceOp::all || op == ReduceOp::count_nonzero;
+  if ((op == ReduceOp::amax || op == ReduceOp::amin) && plan.count == 0 && plan.outputs > 0)
+    fail(DG_SHAPE, "%s: no largest or smallest of no elements", name);
+  dispatch_all(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using A = wide_t<T>;
+    if (truths) {
+      require_stored_as<int64_t>(out, name);
+      return reduce<true, T>(name, Count<T>{Store<int64_t>(out), op == ReduceOp::all}, x, plan);
+    }
+    const bool floats_only = op == ReduceOp::mean || op >= ReduceOp::norm1;
+    if (floats_only && std::is_integral_v<T>)
+      fail(DG_DTYPE, "%s: operation %u takes a floating point dtype, got %s", name, unsigned(op), dtype_name(x.dtype));
+    require_stored_as<A>(out, name);
+    const Store<A> store(out);
+    switch (op) {
+      case ReduceOp::sum: return reduce<true, T>(name, Sum<T, Kind::sum>{store}, x, plan);
+      case ReduceOp::prod: return reduce<false, T>(name, Product<T>{store}, x, plan);
+      case ReduceOp::amax: return reduce<true, T>(name, Extreme<T, false>{store}, x, plan);
+      case ReduceOp::amin: return reduce<true, T>(name, Extreme<T, true>{store}, x, plan);
+      default: break;
+    }
+    if constexpr (!std::is_integral_v<T>) {
+      switch (op) {
+        case ReduceOp::mean: return reduce<true, T>(name, Sum<T, Kind::sum>{store, A(plan.count)}, x, plan);
+        case ReduceOp::norm1: return reduce<false, T>(name, Sum<T, Kind::magnitudes>{store}, x, plan);
+        case ReduceOp::norm2: return reduce<true, T>(name, Sum<T, Kind::squares>{store}, x, plan);
+        default: return reduce<false, T>(name, Sum<T, Kind::numbers>{store}, x, plan);
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace dg
+
+using namespace dg;
+
+int32_t dg_reduce(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t axes, uint32_t op) {
+  return guard([&] {
+    const char* const name = "reduce";
+    if (op >= unsigned(ReduceOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
+    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
+    reduce_as(out, x, Plan(out, x, axes, name), ReduceOp(op));
+  });
+}
+
+int32_t dg_var(const dg_tensor* t, uint32_t var_slot, uint32_t mean_slot, uint32_t x_slot, uint32_t axes, double correction, uint32_t root) {
+  return guard([&] {
+    const char* const name = "var";
+    const Tensor var = tensor_at(t, var_slot, name, Access::write), x = tensor_at(t, x_slot, name);
+    const bool wanted = present(mean_slot);
+    const Tensor mean = wanted ? tensor_at(t, mean_slot, name, Access::write) : var;
+    if (wanted && !same_strides(mean, var)) fail(DG_SHAPE, "%s: the strides of mean and variance differ", name);
+    require_same_sizes(mean, var, name);
+    const Plan plan(var, x, axes, name);
+    dispatch_floats(x.dtype, name, [&](auto kind) {
+      using T = typename decltype(kind)::type;
+      using A = compute_t<T>;
+      require_stored_as<A>(mean, name);
+      require_stored_as<A>(var, name);
+      const A divisor = A(std::max(0.0, double(plan.count) - correction));
+      reduce<false, T>(name, Variance<T>{Store<A>(var), Store<A>(mean), wanted, root != 0, A(plan.count), divisor}, x, plan);
+    });
+  });
+}
