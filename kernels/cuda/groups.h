@@ -38,12 +38,8 @@ inline int power_of_two(int64_t at_least, int limit) { return int(std::bit_ceil(
 // For `rows` rows of `count` elements that are read `pack` at a time: about 8 packs a thread, and no more threads than the work needs.
 inline Groups groups_for(int64_t rows, int64_t count, bool columns, int pack) {
   const int wanted = power_of_two((count - 1) / (8 * pack) + 1, kThreads);
-  if (columns) {
-    const int lanes = std::min(wanted, kThreads / power_of_two(rows, 32));
-    return {lanes, power_of_two(rows, kThreads / lanes), true};
-  }
-  const int lanes = rows >= 4096 && count <= 4096 ? std::min(wanted, 32) : wanted;
-  return {lanes, std::max(power_of_two(rows, kThreads / lanes), lanes < 32 ? 32 / lanes : 1), false};
+  const int lanes = columns ? std::min(wanted, kThreads / power_of_two(rows, 32)) : rows >= 4096 && count <= 4096 ? std::min(wanted, 32) : wanted;
+  return {lanes, std::max(power_of_two(rows, kThreads / lanes), lanes < 32 ? 32 / lanes : 1), columns};  // whole warps
 }
 
 // Joins the parts of a group's lanes in a fixed order; lane 0 gets the result, and every lane if join(a, b) and join(b, a) are the same bits.
