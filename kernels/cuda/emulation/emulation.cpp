@@ -1,8 +1,8 @@
 // Executes CUDA kernels on the host and checks what they do.
 //
 // Threads of a block run one after the other; one that waits (barrier, warp operation) does so in a fibre of its own. The translation units with
-// kernels are compiled with the compiler's kernel address sanitizer in its outlined form, which calls __asan_load4_noabort(address) and its like
-// before every access: those functions are defined here. Device memory is one reserved range of addresses with a state for every byte, so an access
+// kernels are compiled with the instrumentation of the compiler's thread sanitizer, which calls __tsan_read4(address) and its like before every
+// access: those functions are defined here, and its run time is not linked. Device memory is one reserved range of addresses with a state for every byte, so an access
 // outside live memory, of the wrong device, misaligned, or a read of what was never written is reported with kernel, block and thread; for
 // shared memory (and for device memory with DINOGRAD_EMULATED_RACES=1) the last writer and readers of every address are kept, so that two threads that
 // meet there without a barrier between them are reported, in whatever order they happened to run.
@@ -10,6 +10,7 @@
 // Settings, from the environment when the first call is made: DINOGRAD_EMULATED_DEVICES (1), DINOGRAD_EMULATED_MEMORY (bytes a device, 4 GiB),
 // DINOGRAD_EMULATED_ORDER (forward, reverse, shuffle: of the threads and blocks), DINOGRAD_EMULATED_STREAMS (eager, or random: work waits in its
 // stream and is done at random moments in a legal order), DINOGRAD_EMULATED_SEED (1), DINOGRAD_EMULATED_RACES (0).
+#define DG_EMULATION_IMPLEMENTATION
 #include "emulation.h"
 
 #include <elf.h>
@@ -36,7 +37,6 @@ Place place;
 namespace {
 
 constexpr int kMaxDevices = 8;
-constexpr uintptr_t kSpan = uintptr_t(32) << 30;  // addresses of a device
 constexpr size_t kStack = 128 << 10, kShared = 228 << 10, kArguments = 4096, kGuard = 1024;
 constexpr unsigned kMaxThreads = 1024;
 enum State : uint8_t { kNone, kFresh, kWritten, kFreed };
@@ -58,7 +58,7 @@ Settings read_settings() {
   Settings s;
   if (const auto v = environment("DINOGRAD_EMULATED_DEVICES"); !v.empty()) s.devices = std::clamp(std::atoi(v.c_str()), 0, kMaxDevices);
   if (const auto v = environment("DINOGRAD_EMULATED_MEMORY"); !v.empty())
-    s.memory = std::clamp<int64_t>(std::atoll(v.c_str()), 0, int64_t(kSpan / 2));
+    s.memory = std::clamp<int64_t>(std::atoll(v.c_str()), 0, int64_t(16) << 30);
   const auto order = environment("DINOGRAD_EMULATED_ORDER");
   s.order = order == "reverse" ? 1 : order == "shuffle" ? 2 : 0;
   s.random_streams = environment("DINOGRAD_EMULATED_STREAMS") == "random";
@@ -72,6 +72,9 @@ const Settings& settings() {
   return instance;
 }
 
+// Addresses of a device; fewer where each has a trace.
+uintptr_t span() { return uintptr_t(settings().races ? 4 : 32) << 30; }
+
 std::mt19937_64& random_source() {
   static std::mt19937_64 instance(settings().seed);
   return instance;
@@ -83,7 +86,7 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 
 // ---- memory
 
-uintptr_t arena = 0, arena_end = 0, image = 0, image_end = 0, stacks = 0, stacks_end = 0;
+uintptr_t arena = 0, arena_end = 0, device_span = 1, image = 0, image_end = 0, stacks = 0, stacks_end = 0;
 uint8_t* states = nullptr;
 struct Device {
   std::map<uintptr_t, int64_t> segments;  // what cudaMalloc gave
@@ -124,22 +127,22 @@ int find_image(dl_phdr_info* info, size_t, void*) {
 
 bool start() {
   static const bool done = [] {
-    const size_t span = kSpan * kMaxDevices;
-    void* memory = reserve(span);
-    states = static_cast<uint8_t*>(reserve(span));
+    const size_t bytes = (device_span = span()) * kMaxDevices;
+    void* memory = reserve(bytes);
+    states = static_cast<uint8_t*>(reserve(bytes));
     void* stack_memory = reserve(kStack * kMaxThreads);
     if (!memory || !states || !stack_memory) return false;
-    if (settings().races && !(arena_traces = static_cast<Trace*>(reserve(span * sizeof(Trace))))) return false;
+    if (settings().races && !(arena_traces = static_cast<Trace*>(reserve(bytes * sizeof(Trace))))) return false;
     stacks = reinterpret_cast<uintptr_t>(stack_memory);
     stacks_end = stacks + kStack * kMaxThreads;
     dl_iterate_phdr(find_image, nullptr);
-    arena_end = (arena = reinterpret_cast<uintptr_t>(memory)) + span;
+    arena_end = (arena = reinterpret_cast<uintptr_t>(memory)) + bytes;
     return true;
   }();
   return done;
 }
 
-int device_of(uintptr_t address) { return int((address - arena) / kSpan); }
+int device_of(uintptr_t address) { return int((address - arena) / device_span); }
 void mark(uintptr_t address, int64_t bytes, State state) { std::memset(states + (address - arena), state, size_t(bytes)); }
 
 // ---- errors
@@ -203,7 +206,7 @@ struct Fibre {
 
 // A meeting of the lanes named in `mask`; values are double-buffered by generation.
 struct Meeting {
-  uint32_t mask = 0, arrived = 0, generation = 0;
+  uint32_t mask = 0, arrived = 0, generation = 0, took[2];
   uint64_t values[2][32];
   const char* op[2];
   std::vector<Fibre*> waiting;
@@ -243,6 +246,7 @@ void release_barrier() {
 }
 
 void complete(Meeting& meeting, unsigned warp) {
+  meeting.took[meeting.generation & 1] = meeting.arrived;
   meeting.arrived = 0;
   meeting.generation++;
   block.warp_epochs[warp]++;
@@ -460,7 +464,7 @@ __attribute__((noinline)) void shared_access(uintptr_t address, size_t bytes, bo
 
 __attribute__((noinline)) void other_access(uintptr_t address, size_t bytes, bool write) {
   if (!in_kernel) {
-    if (address - arena < arena_end - arena) report(text("host code %s device memory at %s", write ? "writes" : "reads", where(address).c_str()));
+    if (address - arena < arena_end - arena) report(text("host code %s device memory %s", write ? "writes" : "reads", where(address).c_str()));
     return;
   }
   if (address - reinterpret_cast<uintptr_t>(shared_data) < kShared) return shared_access(address, bytes, write);
@@ -535,11 +539,16 @@ unsigned barrier(unsigned value, int line) {
   return block.sums[generation];
 }
 
+unsigned took_part = 0;
+
+void require_lane(unsigned source, const char* op) {
+  if (!(took_part >> source & 1)) abandon(text("%s: reads lane %u, which takes no part", op, source));
+}
+
 const uint64_t* exchange(unsigned mask, uint64_t value, const char* op) {
   const unsigned warp = block.running->number / 32, lane = block.running->number % 32, in_warp = std::min(32u, block.threads - warp * 32);
   if (in_warp < 32) mask &= (1u << in_warp) - 1;
   if (!(mask >> lane & 1)) abandon(text("%s: the calling lane %u is not in the mask %08x", op, lane, mask));
-  if (mask & block.exited[warp]) abandon(text("%s: the mask %08x names lanes that have ended", op, mask));
   auto& meetings = block.meetings[warp];
   size_t i = 0;
   while (i < meetings.size() && meetings[i].mask != mask) i++;
@@ -553,13 +562,17 @@ const uint64_t* exchange(unsigned mask, uint64_t value, const char* op) {
   else if (std::strcmp(meeting.op[generation], op) != 0) abandon(text("%s meets %s in one warp", op, meeting.op[generation]));
   meeting.values[generation][lane] = value;
   meeting.arrived |= 1u << lane;
-  if (meeting.arrived == mask) {
+  if (meeting.arrived == (mask & ~block.exited[warp])) {
     complete(meeting, warp);
   } else {
     meeting.waiting.push_back(block.running);
     leave();
   }
-  return block.meetings[warp][i].values[generation];
+  // Where the caller, whose reads are checked, may look.
+  static uint64_t values[32];
+  std::memcpy(values, block.meetings[warp][i].values[generation], in_warp * sizeof values[0]);
+  took_part = block.meetings[warp][i].took[generation];
+  return values;
 }
 
 void atomic_access(const void* address, size_t bytes) {
@@ -598,19 +611,37 @@ using namespace emulation;
 // ---- the compiler's hooks
 
 extern "C" {
-#define DG_HOOKS(n)                                                                        \
-  void __asan_load##n##_noabort(uintptr_t address) { emulation::access<n>(address, false); } \
-  void __asan_store##n##_noabort(uintptr_t address) { emulation::access<n>(address, true); }
+#define DG_HOOKS(n)                                                                                                 \
+  void __tsan_read##n(uintptr_t address) { emulation::access<n>(address, false); }                                    \
+  void __tsan_write##n(uintptr_t address) { emulation::access<n>(address, true); }                                    \
+  void __tsan_unaligned_read##n(uintptr_t address) { emulation::access_any(address, n, false); }                      \
+  void __tsan_unaligned_write##n(uintptr_t address) { emulation::access_any(address, n, true); }
 DG_HOOKS(1)
 DG_HOOKS(2)
 DG_HOOKS(4)
 DG_HOOKS(8)
 DG_HOOKS(16)
-void __asan_loadN_noabort(uintptr_t address, size_t bytes) { access_any(address, bytes, false); }
-void __asan_storeN_noabort(uintptr_t address, size_t bytes) { access_any(address, bytes, true); }
-void __asan_handle_no_return() {}
-void __asan_before_dynamic_init(const char*) {}
-void __asan_after_dynamic_init() {}
+void __tsan_read_range(uintptr_t address, size_t bytes) { emulation::access_any(address, bytes, false); }
+void __tsan_write_range(uintptr_t address, size_t bytes) { emulation::access_any(address, bytes, true); }
+void __tsan_vptr_read(uintptr_t) {}
+void __tsan_vptr_update(uintptr_t, uintptr_t) {}
+void __tsan_init() {}
+// Atomic operations of host code.
+#define DG_ATOMICS(bits)                                                                                                                             \
+  uint##bits##_t __tsan_atomic##bits##_load(const volatile uint##bits##_t* at, int) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }                 \
+  void __tsan_atomic##bits##_store(volatile uint##bits##_t* at, uint##bits##_t v, int) { __atomic_store_n(at, v, __ATOMIC_SEQ_CST); }                 \
+  uint##bits##_t __tsan_atomic##bits##_exchange(volatile uint##bits##_t* at, uint##bits##_t v, int) {                                                \
+    return __atomic_exchange_n(at, v, __ATOMIC_SEQ_CST);                                                                                             \
+  }                                                                                                                                                  \
+  uint##bits##_t __tsan_atomic##bits##_fetch_add(volatile uint##bits##_t* at, uint##bits##_t v, int) {                                               \
+    return __atomic_fetch_add(at, v, __ATOMIC_SEQ_CST);                                                                                              \
+  }                                                                                                                                                  \
+  int __tsan_atomic##bits##_compare_exchange_strong(volatile uint##bits##_t* at, uint##bits##_t* expected, uint##bits##_t v, int, int) {             \
+    return __atomic_compare_exchange_n(at, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                                                  \
+  }
+DG_ATOMICS(8)
+DG_ATOMICS(32)
+DG_ATOMICS(64)
 }
 
 // ---- streams
@@ -721,6 +752,14 @@ void bad_copy(const char* what, const void* memory, size_t bytes) {
 
 namespace emulation {
 
+std::string leaks() {
+  Lock lock(mutex);
+  std::string list;
+  for (int i = 0; i < kMaxDevices; i++)
+    for (const auto& segment : devices[i].segments) list += text("cuda:%d: %lld bytes were not freed\n", i, static_cast<long long>(segment.second));
+  return list;
+}
+
 void launch_call(cudaStream_t stream, Call call) {
   Lock lock(mutex);
   const dim3 &g = call.grid, &b = call.block;
@@ -817,13 +856,13 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   Device& device = devices[current];
   const int64_t wanted = int64_t((bytes + kGuard + 511) / 512 * 512);
   if (device.used + int64_t(bytes) > settings().memory) return error(cudaErrorMemoryAllocation);
-  uintptr_t at = arena + uintptr_t(current) * kSpan + 4096;
+  uintptr_t at = arena + uintptr_t(current) * device_span + 4096;
   for (const auto& [start, size] : device.segments) {
     if (start - at >= uintptr_t(wanted)) break;
     at = start + uintptr_t(size) + kGuard;
     at = (at + 511) / 512 * 512;
   }
-  if (at + uintptr_t(wanted) > arena + uintptr_t(current + 1) * kSpan) return error(cudaErrorMemoryAllocation);
+  if (at + uintptr_t(wanted) > arena + uintptr_t(current + 1) * device_span) return error(cudaErrorMemoryAllocation);
   device.segments[at] = int64_t(bytes);
   device.used += int64_t(bytes);
   mark(at, int64_t(bytes), kFresh);

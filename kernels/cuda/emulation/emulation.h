@@ -1,5 +1,5 @@
 // CUDA's device language on the host: every thread of a grid is run by emulation.cpp, one after the other, in a fibre of its own where it has to
-// wait for others. Loads and stores of kernels are checked through the compiler's address instrumentation (see emulation.cpp).
+// wait for others. Loads and stores of kernels are checked through the compiler's instrumentation (see emulation.cpp).
 #pragma once
 #include <cuda_runtime.h>
 
@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <vector>
@@ -21,7 +22,11 @@ struct Place {
   uint3 thread, block;
   dim3 block_size, grid_size;
 };
+#ifdef DG_EMULATION_IMPLEMENTATION
 extern Place place;
+#else
+extern const Place place;  // does not change while a thread runs: need not be read again, nor checked
+#endif
 
 // A kernel with its arguments: `run` gets a copy of the `arguments`.
 struct Call {
@@ -64,6 +69,8 @@ void* dynamic_shared();
 // A barrier of the block that adds up `value`; an exchange of 8 bytes between the lanes of `mask`, as 32 values.
 unsigned barrier(unsigned value, int line);
 const uint64_t* exchange(unsigned mask, uint64_t value, const char* op);
+extern unsigned took_part;  // the lanes of the last exchange
+void require_lane(unsigned source, const char* op);
 unsigned lane();
 // An atomic access is checked as a read and a write, and orders what the block sees of other blocks.
 void atomic_access(const void* address, size_t bytes);
@@ -74,6 +81,8 @@ void check_access(const void* address, size_t bytes, bool write, const char* wha
 // Memory as the allocator sees it: `bytes` of device memory have been handed out, or taken back. In stream order.
 void handed_out(void* memory, int64_t bytes, cudaStream_t stream);
 void taken_back(void* memory, int64_t bytes, cudaStream_t stream);
+// What cudaMalloc gave and nobody has freed, one a line.
+std::string leaks();
 // Does `work`, a library call of that name, in stream order.
 using Work = std::function<void()>;
 cudaError_t enqueue(cudaStream_t stream, const char* name, Work work);
@@ -95,7 +104,9 @@ T from_bits(uint64_t bits) {
 template <class T>
 T shuffle(unsigned mask, T value, int source, bool inside, const char* op) {
   const uint64_t* lanes = exchange(mask, to_bits(value), op);
-  return inside ? from_bits<T>(lanes[source & 31]) : value;
+  if (!inside) return value;
+  require_lane(source & 31, op);
+  return from_bits<T>(lanes[source & 31]);
 }
 
 template <class T, class F>
@@ -146,7 +157,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   const uint64_t* lanes = emulation::exchange(mask, predicate != 0, "__ballot_sync");
   unsigned result = 0;
   for (int i = 0; i < 32; i++)
-    if (mask >> i & 1 && lanes[i] == 1) result |= 1u << i;
+    if (emulation::took_part >> i & 1 && lanes[i] == 1) result |= 1u << i;
   return result;
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
