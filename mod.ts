@@ -393,6 +393,9 @@ export { mnist, mnistStatistics } from "./vision/mnist.ts";
 // Optimisers, clipping and schedules
 export * as optim from "./optim/mod.ts";
 
+// Several devices
+export * as distributed from "./distributed/mod.ts";
+
 // Memory and threads
 export { keep, scope } from "./tensor/scope.ts";
 export * as memory from "./tensor/memory.ts";

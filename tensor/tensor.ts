@@ -238,6 +238,31 @@ export class Tensor implements Disposable {
     return this;
   }
 
+  /**
+   * Makes this handle stand for `x`, elements and graph node, until the returned function is called: what runs in between and names this tensor works
+   * with `x`. For library code that runs a module with other parameters.
+   */
+  standFor(x: Tensor): () => void {
+    const self = this as { -readonly [K in keyof Tensor]: Tensor[K] };
+    const { storage, shape, strides, offset, node, outputIndex, graphVersion, grad } = this;
+    const set = (s: typeof storage, sh: Shape, st: Shape, o: number, n: Node | null, i: number, v: number) => {
+      self.storage = s;
+      self.shape = sh;
+      self.strides = st;
+      self.offset = o;
+      this.node = n;
+      this.outputIndex = i;
+      this.graphVersion = v;
+      this.#dense = undefined;
+    };
+    set(x.storage, x.shape, x.strides, x.offset, x.node, x.outputIndex, x.graphVersion);
+    this.grad = null;
+    return () => {
+      set(storage, shape, strides, offset, node, outputIndex, graphVersion);
+      this.grad = grad;
+    };
+  }
+
   /** Refuses a tensor that was disposed. */
   checkAlive(op: string): void {
     if (this.disposed || this.storage.id === 0) {
