@@ -59,4 +59,10 @@ inline ConvShape conv_shape(const Tensor& y, const Tensor& x, const Tensor& w, c
   return s;
 }
 
+inline void require_bias(const Tensor& bias, int64_t channels, const Tensor& x, const char* op) {
+  if (bias.rank != 1 || bias.sizes[0] != channels)
+    fail(DG_SHAPE, "%s: bias %s for %lld channels", op, shape_text(bias).c_str(), static_cast<long long>(channels));
+  require_dtype(bias, x.dtype, op, "the bias");
+}
+
 }  // namespace dg

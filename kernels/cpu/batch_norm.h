@@ -1,5 +1,6 @@
 // What the passes of batch normalisation share: layouts, blocks of them, and per-channel values spread over columns.
 #pragma once
+#include "../common/batch_norm.h"
 #include "../common/normalization.h"
 
 #include "allocator.h"
@@ -10,67 +11,31 @@ namespace dg::batch_norm {
 inline constexpr int64_t kBlock = 16384;   // elements of a block: twice through it stays in the cache
 inline constexpr int64_t kColumns = 1024;  // columns of a block at most
 
-// Element (row, channel, position). As rows, short ones are taken `group` at a time, as rows of `width` = group * C columns.
-struct Layout {
-  bool rows;
-  int64_t outer, channels, inner;  // rows: outer = N * S, inner = 1
+// Short rows are taken `group` at a time, as rows of `width` = group * C columns.
+struct Layout : Shape {
   int64_t group = 1, width = 1;
   int64_t block_rows = 1, blocks = 0;  // blocks of a channel: rows of a block, or positions of a plane
   int64_t tiles = 1;                   // rows: column tiles of a block
 
-  Layout(const Tensor* const* tensors, int count, const char* op) {
-    const Tensor& x = *tensors[0];
-    if (x.rank < 2) fail(DG_SHAPE, "%s: takes a tensor [N, C, ...], got %s", op, shape_text(x).c_str());
-    bool last = true, contiguous = true;
-    for (int i = 0; i < count; i++) {
-      require_same_sizes(x, *tensors[i], op);
-      require_dtype(*tensors[i], x.dtype, op, "each of input, output, residual and gradients");
-      last &= tensors[i]->channels_last();
-      contiguous &= tensors[i]->contiguous();
-    }
-    if (!last && !contiguous) fail(DG_SHAPE, "%s: tensors must all be contiguous or all be channels-last", op);
-    channels = x.sizes[1];
-    const int64_t positions = x.numel == 0 ? 0 : x.numel / x.sizes[0] / channels;
-    rows = last;
-    if (x.numel == 0) {
-      outer = inner = 0;
-      return;
-    }
+  Layout(const Tensor* const* tensors, int count, const char* op) : Shape(tensors, count, op) {
+    if (outer == 0) return;
     if (rows) {
-      outer = x.sizes[0] * positions;
-      inner = 1;
       if (channels < 64) group = (64 + channels - 1) / channels;
       width = group * channels;
       block_rows = (std::max<int64_t>(32, kBlock / channels) + group - 1) / group * group;
       blocks = (outer + block_rows - 1) / block_rows;
       if (group == 1) tiles = (channels + kColumns - 1) / kColumns;
     } else {
-      outer = x.sizes[0];
-      inner = positions;
       block_rows = std::min(inner, kBlock);
       blocks = outer * ((inner + block_rows - 1) / block_rows);
     }
   }
   int64_t segments() const { return blocks / outer; }                 // planes: blocks of one plane
-  int64_t count() const { return outer * inner; }                     // elements of a channel
   int64_t block_count(int64_t block) const {                          // elements of a channel in a block
     const int64_t at = rows ? block : block % segments();
     return std::min(block_rows, (rows ? outer : inner) - at * block_rows);
   }
 };
-
-// A per-channel tensor of `dtype`; null when absent.
-template <class C>
-C* channel_data(const dg_tensor* t, uint32_t slot, const Layout& layout, uint32_t dtype, const char* op, Access access = Access::read) {
-  if (!present(slot)) return nullptr;
-  const Tensor v = tensor_at(t, slot, op, access);
-  require_dtype(v, dtype, op, "each per-channel tensor");
-  if (v.rank != 1 || v.sizes[0] != layout.channels || !v.contiguous())
-    fail(DG_SHAPE, "%s: per-channel tensors must be contiguous of size [%lld], got %s", op, (long long)layout.channels, shape_text(v).c_str());
-  return v.data<C>();
-}
-
-template <class C> constexpr uint32_t channel_dtype() { return std::is_same_v<C, double> ? DG_F64 : DG_F32; }
 
 // Calls f(block, channel): a block of rows of the tile of columns that begins at the channel, or a block of one plane.
 template <class F>

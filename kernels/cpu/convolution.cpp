@@ -174,12 +174,6 @@ void backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, con
   });
 }
 
-void require_bias(const Tensor& bias, int64_t channels, const Tensor& x, const char* op) {
-  if (bias.rank != 1 || bias.sizes[0] != channels)
-    fail(DG_SHAPE, "%s: bias %s for %lld channels", op, shape_text(bias).c_str(), static_cast<long long>(channels));
-  require_dtype(bias, x.dtype, op, "the bias");
-}
-
 }  // namespace
 }  // namespace dg
 

@@ -4,25 +4,13 @@
 // x, y, dy in any float dtype; mean and invstd [rows] and parameters in float32 (float64 for float64).
 // Sums of a row are made of pieces of 4096 values added in double; sums over rows run over fixed blocks of rows.
 #include "../common/normalization.h"
+#include "../common/row_norm.h"
 
 #include "allocator.h"
 #include "elementwise.h"
 
 namespace dg {
 namespace {
-
-template <class C> constexpr uint32_t statistics_dtype() { return std::is_same_v<C, double> ? DG_F64 : DG_F32; }
-
-// A contiguous tensor of `count` values in the computing dtype; null when absent.
-template <class C>
-C* vector_at(const dg_tensor* t, uint32_t slot, int64_t count, const char* op, Access access = Access::read) {
-  if (!present(slot)) return nullptr;
-  const Tensor v = tensor_at(t, slot, op, access);
-  require_dtype(v, statistics_dtype<C>(), op, "statistics and parameters");
-  if (!v.contiguous() || v.numel != count)
-    fail(DG_SHAPE, "%s: expected %lld contiguous values, got %s", op, (long long)count, shape_text(v).c_str());
-  return v.data<C>();
-}
 
 struct Pair {
   double first, second;
@@ -234,34 +222,6 @@ void group_norm_backward(T* dx, C* dweight, C* dbias, const T* dy, const T* x, c
     if (dweight) dweight[c] = C(two);
     if (dbias) dbias[c] = C(one);
   }
-}
-
-// Checks that rows of `columns` (or groups of channels) tile the tensors, all contiguous.
-Tensor like_input(const dg_tensor* t, uint32_t slot, const Tensor& x, const char* op, Access access = Access::read) {
-  const Tensor v = tensor_at(t, slot, op, access);
-  require_same_sizes(v, x, op);
-  require_dtype(v, x.dtype, op, "each of input, output and gradients");
-  if (!v.contiguous()) fail(DG_SHAPE, "%s: tensors must be contiguous", op);
-  return v;
-}
-
-struct Rows {
-  int64_t rows, columns;
-};
-Rows rows_of(const Tensor& x, double columns, const char* op) {
-  if (!(columns >= 1 && columns <= double(std::max<int64_t>(x.numel, 1))) || columns != std::floor(columns) || x.numel % int64_t(columns) != 0)
-    fail(DG_SHAPE, "%s: %s does not consist of rows of %g values", op, shape_text(x).c_str(), columns);
-  return {x.numel / int64_t(columns), int64_t(columns)};
-}
-
-struct Groups {
-  int64_t rows, groups, per, inner;
-};
-Groups groups_of(const Tensor& x, double groups, const char* op) {
-  if (x.rank < 2 || x.numel == 0 || !(groups >= 1 && groups <= double(x.sizes[1])) || groups != std::floor(groups) ||
-      x.sizes[1] % int64_t(groups) != 0)
-    fail(DG_SHAPE, "%s: %g groups do not divide the channels of %s", op, groups, shape_text(x).c_str());
-  return {x.sizes[0] * int64_t(groups), int64_t(groups), x.sizes[1] / int64_t(groups), x.numel / x.sizes[0] / x.sizes[1]};
 }
 
 }  // namespace

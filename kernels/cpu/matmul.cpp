@@ -1,5 +1,7 @@
 // out[s,i,j] = bias[s,i,j] + sum over p of a[s,i,p] * b[s,p,j], on matrices or batches of them with any strides; operands are never copied
 // whole. Overwrites out. bias has the sizes of out (expanded axes have stride 0). Floats: gemm.cpp; integers wrap around as in C.
+#include "../common/matmul.h"
+
 #include "elementwise.h"
 #include "gemm.h"
 
@@ -35,9 +37,6 @@ void integer_product(int64_t batch, int64_t m, int64_t n, int64_t k, Matrices<co
   });
 }
 
-// True when the rows of consecutive matrices follow one another, so that the batch is one tall matrix.
-bool stacked(const Tensor& t) { return t.strides[0] == t.sizes[1] * t.strides[1]; }
-
 }  // namespace
 }  // namespace dg
 
@@ -46,29 +45,14 @@ using namespace dg;
 int32_t dg_matmul(const dg_tensor* t, uint32_t out_slot, uint32_t a_slot, uint32_t b_slot, uint32_t bias_slot) {
   return guard([&] {
     const char* const name = "matmul";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), a = tensor_at(t, a_slot, name), b = tensor_at(t, b_slot, name);
-    if ((out.rank != 2 && out.rank != 3) || a.rank != out.rank || b.rank != out.rank)
-      fail(DG_SHAPE, "%s: operands and result must all have 2 or 3 axes, got %d, %d and %d", name, a.rank, b.rank, out.rank);
-    int64_t batch = out.rank == 3 ? out.sizes[0] : 1, m = out.size(-2), n = out.size(-1), k = a.size(-1);
-    if (a.size(-2) != m || b.size(-1) != n || b.size(-2) != k || (out.rank == 3 && (a.sizes[0] != batch || b.sizes[0] != batch)))
-      fail(DG_SHAPE, "%s: sizes do not fit: %s @ %s into %s", name, shape_text(a).c_str(), shape_text(b).c_str(), shape_text(out).c_str());
-    require_dtype(a, out.dtype, name, "the first operand");
-    require_dtype(b, out.dtype, name, "the second operand");
-    Tensor bias;
-    if (present(bias_slot)) {
-      bias = tensor_at(t, bias_slot, name);
-      require_same_sizes(bias, out, name);
-      require_dtype(bias, out.dtype, name, "the bias");
-    }
-    if (out.numel == 0) return;
-    dispatch_numbers(out.dtype, name, [&](auto kind) {
+    const MatmulShape s(t, out_slot, a_slot, b_slot, bias_slot, name);
+    if (s.out.numel == 0) return;
+    dispatch_numbers(s.out.dtype, name, [&](auto kind) {
       using T = typename decltype(kind)::type;
-      Matrices<const T> init = present(bias_slot) ? matrices<const T>(bias) : Matrices<const T>{};
-      if (out.rank == 3 && b.strides[0] == 0 && stacked(a) && stacked(out) && (!present(bias_slot) || stacked(bias))) {
-        m *= batch;
-        batch = 1;
-      }
-      const auto product = [&](auto&& run) { run(batch, m, n, k, matrices<const T>(a), matrices<const T>(b), init, matrices<T>(out)); };
+      const Matrices<const T> init = s.biased ? matrices<const T>(s.bias) : Matrices<const T>{};
+      const auto product = [&](auto&& run) {
+        run(s.batch, s.m, s.n, s.k, matrices<const T>(s.a), matrices<const T>(s.b), init, matrices<T>(s.out));
+      };
       if constexpr (is_float<T>) product(gemm<T>);
       else product(integer_product<T>);
     });

@@ -1,0 +1,346 @@
+// Batch normalisation of x [N, C, S...], the passes of cpu/batch_norm.cpp and cpu/batch_norm_backward.cpp: statistics and sums in one launch each,
+// whose last blocks join the others, and one launch for each of the other passes. Rows (channels-last) and planes (contiguous) have kernels of
+// their own; both move packs of 16 bytes where sizes and addresses allow it. Moments are taken about the first value of a channel.
+#include "../common/batch_norm.h"
+
+#include "../common/normalization.h"
+#include "columns.h"
+#include "moments.h"
+
+namespace dg::batch_norm {
+namespace {
+
+// Values of a channel that may be absent.
+template <class C>
+__device__ C or_else(const C* values, int64_t channel, C missing) {
+  return values ? values[channel] : missing;
+}
+
+template <class T, class C>
+struct Statistics {
+  using State = Moments<C>;
+  using Total = Moments<double>;
+  using Column = C;
+  Shape s;
+  const T* x;
+  C *mean, *var;
+
+  // The value that deviations are taken from first.
+  __device__ C column(int64_t channel) const { return C(x[channel * s.inner]); }
+  template <int V, int P>
+  __device__ void add(State (&sums)[V], int64_t row, int64_t column, const C (&about)[P]) const {
+    const Pack<T, V> v = load<T, V>(x + (s.rows ? row * s.channels + column : column));
+    const C one_over = C(1) / (sums[0].count + 1);
+#pragma unroll
+    for (int j = 0; j < V; j++) sums[j].add(C(v.at[j]) - about[P == 1 ? 0 : j], one_over);
+  }
+  __device__ void finish(int64_t channel, const Total& total) const {
+    mean[channel] = C(double(column(channel)) + total.mean);
+    var[channel] = C(total.square / total.count);
+  }
+};
+
+// Parameters of a channel: y = (x - mean) * scale + shift.
+template <class C>
+struct Affine {
+  C mean, scale, shift;
+};
+template <class C>
+struct Channels {
+  const C *mean, *invstd, *weight, *bias;
+  __device__ Affine<C> at(int64_t c) const {
+    return {or_else(mean, c, C(0)), or_else(weight, c, C(1)) * or_else(invstd, c, C(1)), or_else(bias, c, C(0))};
+  }
+};
+
+// How the gradient passes the relu: everywhere, where the saved output is > 0, or where the output computed again is > 0.
+enum class Mask : uint32_t { none, output, again };
+
+template <class T, class C>
+struct GradientSums {
+  using State = Sums<C>;
+  using Total = Sums<double>;
+  using Column = Affine<C>;
+  Shape s;
+  Channels<C> channels;
+  Mask mask;
+  const T *dy, *x, *y;
+  T* masked;
+  C *sum_dy, *sum_dy_xhat;
+
+  __device__ Column column(int64_t channel) const { return channels.at(channel); }
+  template <int V, int P>
+  __device__ void add(State (&sums)[V], int64_t row, int64_t column, const Column (&p)[P]) const {
+    const int64_t i = s.rows ? row * s.channels + column : column;
+    Pack<T, V> g = load<T, V>(dy + i);
+    const Pack<T, V> v = load<T, V>(x + i);
+    if (mask == Mask::output) {
+      const Pack<T, V> out = load<T, V>(y + i);
+#pragma unroll
+      for (int j = 0; j < V; j++)
+        if (!(C(out.at[j]) > C(0))) g.at[j] = T(0);
+    } else if (mask == Mask::again) {
+#pragma unroll
+      for (int j = 0; j < V; j++) {
+        const Column& a = p[P == 1 ? 0 : j];
+        if (!(C(T(normalised<C>(C(v.at[j]), a.mean, a.scale, a.shift))) > C(0))) g.at[j] = T(0);
+      }
+    }
+    if (masked) store(masked + i, g);
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+      sums[j].one += C(g.at[j]);
+      sums[j].two += C(g.at[j]) * (C(v.at[j]) - p[P == 1 ? 0 : j].mean);
+    }
+  }
+  __device__ void finish(int64_t channel, const Total& total) const {
+    sum_dy[channel] = C(total.one);
+    sum_dy_xhat[channel] = C(total.two * double(or_else(channels.invstd, channel, C(1))));
+  }
+};
+
+template <class T, class C>
+struct Apply {
+  using Column = Affine<C>;
+  Channels<C> channels;
+  T* y;
+  const T *x, *residual;
+  bool relu;
+
+  __device__ Column column(int64_t channel) const { return channels.at(channel); }
+  template <int V, int P>
+  __device__ void run(int64_t i, const Column (&p)[P]) const {
+    const Pack<T, V> v = load<T, V>(x + i);
+    Pack<T, V> r{}, out;
+    if (residual) r = load<T, V>(residual + i);
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+      const Column& a = p[P == 1 ? 0 : j];
+      C value = normalised<C>(C(v.at[j]), a.mean, a.scale, a.shift);
+      if (residual) value += C(r.at[j]);
+      out.at[j] = T(relu && value <= C(0) ? C(0) : value);
+    }
+    store(y + i, out);
+  }
+};
+
+template <class T, class C>
+struct InputGradient {
+  struct Column {
+    C mean, scale, shift, a, b;
+  };
+  Channels<C> channels;
+  const C *sum_dy, *sum_dy_xhat;
+  T* dx;
+  const T *dy, *x;
+  C one_over_count;
+  bool relu;
+
+  __device__ Column column(int64_t channel) const {
+    const Affine<C> p = channels.at(channel);
+    return {p.mean, p.scale, p.shift, or_else(sum_dy, channel, C(0)) * one_over_count,
+            or_else(sum_dy_xhat, channel, C(0)) * one_over_count * or_else(channels.invstd, channel, C(1))};
+  }
+  template <int V, int P>
+  __device__ void run(int64_t i, const Column (&p)[P]) const {
+    const Pack<T, V> g = load<T, V>(dy + i), v = load<T, V>(x + i);
+    Pack<T, V> out;
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+      const Column& a = p[P == 1 ? 0 : j];
+      const C value = C(v.at[j]);
+      const bool passes = !relu || C(T(normalised<C>(value, a.mean, a.scale, a.shift))) > C(0);
+      out.at[j] = T(normalised_slope<C>(passes ? C(g.at[j]) : C(0), value, a.mean, a.scale, a.a, a.b));
+    }
+    store(dx + i, out);
+  }
+};
+
+// Threads keep their columns' parameters while they go down the rows.
+template <int V, class Op>
+__global__ void __launch_bounds__(kThreads) map_rows(Op op, int64_t rows, int64_t channels) {
+  const int64_t first = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * V, step = int64_t(gridDim.y) * blockDim.y;
+  if (first >= channels) return;
+  typename Op::Column column[V];
+#pragma unroll
+  for (int j = 0; j < V; j++) column[j] = op.column(first + j);
+  for (int64_t row = int64_t(blockIdx.y) * blockDim.y + threadIdx.y; row < rows; row += step) op.template run<V>(row * channels + first, column);
+}
+
+// I is uint32_t where the number of packs fits.
+template <int V, class I, class Op>
+__global__ void __launch_bounds__(kThreads) map_planes(Op op, I packs, I inner, I channels) {
+  const uint64_t step = uint64_t(gridDim.x) * blockDim.x;
+  for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < packs; i += step) {
+    const typename Op::Column column[1] = {op.column(I(i) / inner % channels)};
+    op.template run<V>(int64_t(i) * V, column);
+  }
+}
+
+template <int V, class Op>
+void launch_map(const char* name, const Op& op, const Shape& s) {
+  if (s.rows) {
+    const ColumnGrid g(s.outer, s.channels / V, 4, 16 * kColumnBlocks);
+    launch(name, map_rows<V, Op>, g.grid, g.block, 0, op, s.outer, s.channels);
+    return;
+  }
+  const int64_t packs = s.outer * s.channels * (s.inner / V);
+  const unsigned threads = unsigned(std::clamp<int64_t>(std::bit_ceil(uint64_t(packs)), 32, kThreads)), blocks = blocks_for(packs, threads);
+  if (packs < int64_t(1) << 31) launch(name, map_planes<V, uint32_t, Op>, blocks, threads, 0, op, packs, s.inner / V, s.channels);
+  else launch(name, map_planes<V, uint64_t, Op>, blocks, threads, 0, op, packs, s.inner / V, s.channels);
+}
+
+template <int V, class Op>
+void launch_reduction(const char* name, const Op& op, const Shape& s) {
+  if (s.rows) launch_columns<V>(name, op, s.outer, s.channels);
+  else launch_planes<V>(name, op, s.outer, s.channels, s.inner);
+}
+
+// Calls f(integral_constant<int, V>) with the number of elements that are moved at once.
+template <class T, class F, class... P>
+void with_packs(const Shape& s, F&& f, const P*... pointers) {
+  constexpr int V = 16 / sizeof(T);
+  const bool packed = (s.rows ? s.channels : s.inner) % V == 0 && ((!pointers || packs_fit<V>(pointers)) && ...);
+  if (packed) f(std::integral_constant<int, V>{});
+  else f(std::integral_constant<int, 1>{});
+}
+
+template <class C>
+__global__ void update(int64_t channels, C* invstd, C* running_mean, C* running_var, const C* mean, const C* var, double count, double momentum,
+                       double eps) {
+  const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (c >= channels) return;
+  const double v = double(var[c]);
+  if (invstd) invstd[c] = C(1.0 / std::sqrt(v + eps));
+  if (!running_mean) return;
+  running_mean[c] = C((1 - momentum) * double(running_mean[c]) + momentum * double(mean[c]));
+  running_var[c] = C((1 - momentum) * double(running_var[c]) + momentum * (count / (count - 1)) * v);
+}
+
+}  // namespace
+}  // namespace dg::batch_norm
+
+using namespace dg;
+using namespace dg::batch_norm;
+
+int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean_slot, uint32_t var_slot, uint32_t x_slot) {
+  return guard([&] {
+    const char* const name = "batch_norm_stats";
+    const Tensor x = tensor_at(t, x_slot, name);
+    const Tensor* const tensors[] = {&x};
+    const Shape s(tensors, 1, name);
+    dispatch_floats(x.dtype, name, [&](auto kind) {
+      using T = typename decltype(kind)::type;
+      using C = compute_t<T>;
+      C* mean = channel_data<C>(t, mean_slot, s, channel_dtype<C>(), name, Access::write);
+      C* var = channel_data<C>(t, var_slot, s, channel_dtype<C>(), name, Access::write);
+      if (!mean || !var) fail(DG_SHAPE, "%s: both outputs must be given", name);
+      if (x.numel == 0) fail(DG_SHAPE, "%s: no values to take the mean of", name);
+      const Statistics<T, C> op{s, x.data<T>(), mean, var};
+      with_packs<T>(s, [&](auto v) { launch_reduction<v()>(name, op, s); }, op.x);
+    });
+  });
+}
+
+int32_t dg_batch_norm_update(const dg_tensor* t, uint32_t invstd_slot, uint32_t mean_slot, uint32_t var_slot, uint32_t running_mean_slot,
+                             uint32_t running_var_slot, double count, double momentum, double eps) {
+  return guard([&] {
+    const char* const name = "batch_norm_update";
+    const Tensor var = tensor_at(t, var_slot, name);
+    auto vector = [&](uint32_t slot, Access access) {
+      const Tensor v = tensor_at(t, slot, name, access);
+      require_same_sizes(v, var, name);
+      require_dtype(v, var.dtype, name, "each per-channel tensor");
+      if (v.rank != 1 || !v.contiguous()) fail(DG_SHAPE, "%s: per-channel tensors must be contiguous and have one axis", name);
+      return v;
+    };
+    auto run = [&](auto zero) {
+      using C = decltype(zero);
+      const C *v = vector(var_slot, Access::read).template data<C>(), *mean = nullptr;
+      C *invstd = nullptr, *running_mean = nullptr, *running_var = nullptr;
+      if (present(invstd_slot)) invstd = vector(invstd_slot, Access::write).template data<C>();
+      if (present(running_mean_slot)) {
+        running_mean = vector(running_mean_slot, Access::write).template data<C>();
+        running_var = vector(running_var_slot, Access::write).template data<C>();
+        mean = vector(mean_slot, Access::read).template data<C>();
+      }
+      if (var.numel == 0) return;
+      launch(name, update<C>, blocks_for(var.numel, 128), 128, 0, var.numel, invstd, running_mean, running_var, mean, v, count, momentum, eps);
+    };
+    if (var.dtype == DG_F32) run(0.0f);
+    else if (var.dtype == DG_F64) run(0.0);
+    else fail(DG_DTYPE, "%s: takes float32 or float64, got %s", name, dtype_name(var.dtype));
+  });
+}
+
+int32_t dg_batch_norm_apply(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot,
+                            uint32_t bias_slot, uint32_t residual_slot, uint32_t relu) {
+  return guard([&] {
+    const char* const name = "batch_norm";
+    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
+    Tensor residual;
+    if (present(residual_slot)) residual = tensor_at(t, residual_slot, name);
+    const Tensor* const tensors[] = {&x, &y, &residual};
+    const Shape s(tensors, present(residual_slot) ? 3 : 2, name);
+    if (x.numel == 0) return;
+    dispatch_floats(x.dtype, name, [&](auto kind) {
+      using T = typename decltype(kind)::type;
+      using C = compute_t<T>;
+      auto channel = [&](uint32_t slot) -> const C* { return channel_data<C>(t, slot, s, channel_dtype<C>(), name); };
+      const Channels<C> channels{channel(mean_slot), channel(invstd_slot), channel(weight_slot), channel(bias_slot)};
+      const Apply<T, C> op{channels, y.data<T>(), x.data<T>(), present(residual_slot) ? residual.data<T>() : nullptr, relu != 0};
+      with_packs<T>(s, [&](auto v) { launch_map<v()>(name, op, s); }, op.x, op.y, op.residual);
+    });
+  });
+}
+
+int32_t dg_batch_norm_reduce(const dg_tensor* t, uint32_t sum_dy_slot, uint32_t sum_dy_xhat_slot, uint32_t masked_slot, uint32_t dy_slot,
+                             uint32_t x_slot, uint32_t y_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot,
+                             uint32_t bias_slot, uint32_t relu) {
+  return guard([&] {
+    const char* const name = "batch_norm_backward";
+    const Tensor dy = tensor_at(t, dy_slot, name), x = tensor_at(t, x_slot, name);
+    Tensor masked, y;
+    const Tensor* tensors[4] = {&x, &dy};
+    int count = 2;
+    if (present(masked_slot)) masked = tensor_at(t, masked_slot, name, Access::write), tensors[count++] = &masked;
+    if (present(y_slot)) y = tensor_at(t, y_slot, name), tensors[count++] = &y;
+    const Shape s(tensors, count, name);
+    dispatch_floats(x.dtype, name, [&](auto kind) {
+      using T = typename decltype(kind)::type;
+      using C = compute_t<T>;
+      auto channel = [&](uint32_t slot, Access access) { return channel_data<C>(t, slot, s, channel_dtype<C>(), name, access); };
+      const Channels<C> channels{channel(mean_slot, Access::read), channel(invstd_slot, Access::read), channel(weight_slot, Access::read),
+                                 channel(bias_slot, Access::read)};
+      C *sum_dy = channel(sum_dy_slot, Access::write), *sum_dy_xhat = channel(sum_dy_xhat_slot, Access::write);
+      if (!sum_dy || !sum_dy_xhat) fail(DG_SHAPE, "%s: both sums must be given", name);
+      const GradientSums<T, C> op{s, channels, !relu ? Mask::none : present(y_slot) ? Mask::output : Mask::again, dy.data<T>(), x.data<T>(),
+                                  present(y_slot) ? y.data<T>() : nullptr, present(masked_slot) ? masked.data<T>() : nullptr, sum_dy,
+                                  sum_dy_xhat};
+      if (x.numel == 0) return launch_columns<1>(name, op, 0, s.channels);
+      with_packs<T>(s, [&](auto v) { launch_reduction<v()>(name, op, s); }, op.x, op.dy, op.y, op.masked);
+    });
+  });
+}
+
+int32_t dg_batch_norm_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t x_slot, uint32_t mean_slot, uint32_t invstd_slot,
+                               uint32_t weight_slot, uint32_t bias_slot, uint32_t sum_dy_slot, uint32_t sum_dy_xhat_slot, double count,
+                               uint32_t relu) {
+  return guard([&] {
+    const char* const name = "batch_norm_backward";
+    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), x = tensor_at(t, x_slot, name);
+    const Tensor* const tensors[] = {&x, &dx, &dy};
+    const Shape s(tensors, 3, name);
+    if (x.numel == 0) return;
+    if (!(count >= 1)) fail(DG_RANGE, "%s: the count must be >= 1, got %g", name, count);
+    dispatch_floats(x.dtype, name, [&](auto kind) {
+      using T = typename decltype(kind)::type;
+      using C = compute_t<T>;
+      auto channel = [&](uint32_t slot) -> const C* { return channel_data<C>(t, slot, s, channel_dtype<C>(), name); };
+      const Channels<C> channels{channel(mean_slot), channel(invstd_slot), channel(weight_slot), channel(bias_slot)};
+      const InputGradient<T, C> op{channels, channel(sum_dy_slot), channel(sum_dy_xhat_slot), dx.data<T>(), dy.data<T>(), x.data<T>(),
+                                   C(1.0 / count), relu != 0};
+      with_packs<T>(s, [&](auto v) { launch_map<v()>(name, op, s); }, op.x, op.dx, op.dy);
+    });
+  });
+}
