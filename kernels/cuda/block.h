@@ -37,7 +37,7 @@ __device__ inline bool last_block(unsigned* counter, unsigned blocks) {
   DG_SHARED(bool, last);
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) last = atomicInc(counter, blocks - 1) == blocks - 1;
+  if (threadIdx.x + threadIdx.y + threadIdx.z == 0) last = atomicInc(counter, blocks - 1) == blocks - 1;
   __syncthreads();
   if (last) __threadfence();
   return last;
