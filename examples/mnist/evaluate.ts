@@ -15,14 +15,15 @@ export interface Evaluation {
 /** Evaluates `model` in eval mode, where BatchNorm uses its running statistics, so that no result depends on the batch. */
 export async function evaluate(model: nn.Module, dataset: TensorDataset<[Tensor, Tensor]>): Promise<Evaluation> {
   const training = model.training;
+  const [{ device }] = model.parameters();
   model.eval();
   const wrong: Evaluation["wrong"] = [];
   let at = 0, loss = 0;
   for await (const [pictures, labels] of new DataLoader(dataset, { batchSize: 500 })) {
     const { predicted, sum } = scope(() =>
       noGrad(() => {
-        const logits = (model as nn.Layer).call(prepare.call(pictures)) as Tensor;
-        const entropy = nn.functional.crossEntropy(logits, labels, { reduction: "sum" });
+        const logits = (model as nn.Layer).call(prepare.call(pictures.to(device))) as Tensor;
+        const entropy = nn.functional.crossEntropy(logits, labels.to(device), { reduction: "sum" });
         return { predicted: logits.argmax(1).tolist() as number[], sum: entropy.item() };
       })
     );

