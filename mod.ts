@@ -209,8 +209,8 @@ export {
   convTranspose3d,
   type ConvTransposeOptions,
 } from "./ops/mod.ts";
-export { backends, type CpuBackend } from "./ops/mod.ts";
-export { channelsLast, clone, contiguous, to } from "./ops/mod.ts";
+export { backends, type CpuBackend, type CudaBackend } from "./ops/mod.ts";
+export { channelsLast, clone, contiguous, pinMemory, to, type TransferOptions } from "./ops/mod.ts";
 export {
   all,
   amax,
@@ -325,7 +325,7 @@ export {
 } from "./autograd/functional.ts";
 export { gradcheck, type GradcheckOptions } from "./autograd/gradcheck.ts";
 export type { Edge, GradHook, Gradients, MultiRule, Node, OutputLike } from "./autograd/tape.ts";
-export type { Storage } from "./ffi/storage.ts";
+export type { Keeper, Storage } from "./ffi/storage.ts";
 
 // Neural networks
 export * as nn from "./nn/mod.ts";
@@ -396,9 +396,10 @@ export * as optim from "./optim/mod.ts";
 // Several devices
 export * as distributed from "./distributed/mod.ts";
 
-// Memory and threads
+// Memory, GPUs and threads
 export { keep, scope } from "./tensor/scope.ts";
 export * as memory from "./tensor/memory.ts";
+export * as cuda from "./tensor/cuda.ts";
 export { getThreads, setThreads } from "./ffi/threads.ts";
 
 // Errors

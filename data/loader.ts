@@ -3,7 +3,10 @@
  *
  * @module
  */
+import { cudaDeviceCount } from "../ffi/library.ts";
 import { collect, pressed } from "../ffi/storage.ts";
+import { withContext } from "../tensor/context.ts";
+import { Tensor } from "../tensor/tensor.ts";
 import type { Collated } from "./collate.ts";
 import { ArrayDataset, type Dataset, type IterableDataset, Subset } from "./dataset.ts";
 import { fetchBatch, fetchNext, isIterable } from "./fetch.ts";
@@ -32,6 +35,11 @@ export interface DataLoaderOptions<T, B> {
   numWorkers?: number;
   /** Batches that each worker makes ahead. Default 2. */
   prefetch?: number;
+  /**
+   * Put the tensors of a batch into page-locked memory, from which `to(device, { nonBlocking: true })` copies while the program goes on. Without a CUDA
+   * device batches stay as they are. Default `false`.
+   */
+  pinMemory?: boolean;
 }
 
 const sources = new WeakMap<object, WorkerSource>();
@@ -176,6 +184,7 @@ export class DataLoader<T, B = Collated<T>> implements AsyncIterable<B> {
   [Symbol.asyncIterator](): AsyncIterableIterator<B> {
     const options = this.#options, epoch = this.#epoch++;
     const { batchSize = 1, dropLast = false, numWorkers = 0, prefetch = 2 } = options;
+    const finish = options.pinMemory && cudaDeviceCount() > 0 ? pinTensors : (batch: unknown) => batch;
     const order = this.#batches?.[Symbol.iterator]() ?? null;
     const groups = (): readonly number[] | null => {
       const next = order!.next();
@@ -185,33 +194,52 @@ export class DataLoader<T, B = Collated<T>> implements AsyncIterable<B> {
       const { source, resolve } = this.#root();
       const pool = new Pool(source!, numWorkers, prefetch, this.#seed, epoch);
       const more = order === null ? () => batchSize : () => groups()?.map(resolve) ?? null;
-      return new Iteration<B>(() => {
-        pool.fill(more, dropLast);
-        return pool.take();
-      }, () => pool.end());
+      return new Iteration<B>(
+        () => {
+          pool.fill(more, dropLast);
+          return pool.take();
+        },
+        () => pool.end(),
+        finish,
+      );
     }
     const collate = options.collate as ((samples: unknown[]) => unknown) | undefined;
     if (isIterable(this.dataset)) {
       const samples = this.dataset[Symbol.asyncIterator]();
-      return new Iteration<B>(() => fetchNext(samples, batchSize, dropLast, collate), async () => void await samples.return?.());
+      return new Iteration<B>(() => fetchNext(samples, batchSize, dropLast, collate), async () => void await samples.return?.(), finish);
     }
     const dataset = this.dataset;
-    return new Iteration<B>(async () => {
-      const indices = groups();
-      return indices === null ? null : { value: await fetchBatch(dataset, indices, collate) };
-    }, () => Promise.resolve());
+    return new Iteration<B>(
+      async () => {
+        const indices = groups();
+        return indices === null ? null : { value: await fetchBatch(dataset, indices, collate) };
+      },
+      () => Promise.resolve(),
+      finish,
+    );
   }
+}
+
+/** A batch with its CPU tensors in page-locked memory. */
+function pinTensors(batch: unknown): unknown {
+  if (batch instanceof Tensor) return batch.device.type === "cpu" ? withContext({ grad: false }, () => batch.pinMemory()) : batch;
+  if (Array.isArray(batch)) return batch.map(pinTensors);
+  if (batch instanceof Map) return new Map([...batch].map(([key, value]) => [key, pinTensors(value)]));
+  if (typeof batch !== "object" || batch === null || Object.getPrototypeOf(batch) !== Object.prototype) return batch;
+  return Object.fromEntries(Object.entries(batch).map(([key, value]) => [key, pinTensors(value)]));
 }
 
 /** One epoch. Not a generator, whose body would keep the context of its first call. */
 class Iteration<B> implements AsyncIterableIterator<B> {
   readonly #fetch: () => Promise<{ value: unknown } | null>;
   readonly #end: () => Promise<void>;
+  readonly #finish: (batch: unknown) => unknown;
   #over = false;
 
-  constructor(fetch: () => Promise<{ value: unknown } | null>, end: () => Promise<void>) {
+  constructor(fetch: () => Promise<{ value: unknown } | null>, end: () => Promise<void>, finish: (batch: unknown) => unknown) {
     this.#fetch = fetch;
     this.#end = end;
+    this.#finish = finish;
   }
 
   async next(): Promise<IteratorResult<B>> {
@@ -219,7 +247,7 @@ class Iteration<B> implements AsyncIterableIterator<B> {
     if (pressed()) await collect();
     try {
       const batch = await this.#fetch();
-      if (batch !== null) return { done: false, value: batch.value as B };
+      if (batch !== null) return { done: false, value: this.#finish(batch.value) as B };
     } catch (error) {
       await this.return();
       throw error;

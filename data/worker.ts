@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { unpinAll } from "../ffi/pinned.ts";
 import { collect, freeAll, pressed } from "../ffi/storage.ts";
 import type { Dataset } from "./dataset.ts";
 import { fetchBatch, fetchNext, isIterable } from "./fetch.ts";
@@ -45,6 +46,7 @@ async function answer({ indices, dropLast }: Request & { kind: "batch" }): Promi
 async function handle(request: Request): Promise<void> {
   if (request.kind === "end") {
     await samples?.return?.();
+    unpinAll();
     freeAll();
     port.postMessage({ kind: "ended" });
     port.close();

@@ -61,9 +61,7 @@ export class Frame {
     if (x === null) return NONE;
     const storage = x.storage;
     if (x.disposed || storage.id === 0) throw disposed(x);
-    if (storage.lent !== null && storage.lent.detached) {
-      throw new DisposedError("the array that this tensor was made over without a copy has been transferred elsewhere");
-    }
+    if (storage.detached) throw transferred();
     const slot = this.#next;
     if (slot >= this.#slots) throw new RangeError(`a call takes at most ${this.#slots} tensors`);
     this.#next = slot + 1;
@@ -86,6 +84,11 @@ function disposed(x: Operand): DisposedError {
       x.shape.join(", ")
     }] was used after it was disposed: keep() or return it from the scope() that made it, or dispose() it later`,
   );
+}
+
+/** The error of a tensor whose JavaScript memory is gone. */
+export function transferred(): DisposedError {
+  return new DisposedError("the array that this tensor was made over without a copy has been transferred elsewhere");
 }
 
 /** The frame of ordinary calls: up to 64 tensors. */

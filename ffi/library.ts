@@ -3,23 +3,59 @@
  *
  * @module
  */
-import { type Device } from "./device.ts";
+import { type Device, device as deviceOf } from "./device.ts";
 import { DeviceError, DisposedError, DTypeError, LibraryNotFoundError, NativeError, OutOfMemoryError, ShapeError } from "./errors.ts";
-import { buildCommand, libraryCandidates } from "./locate.ts";
+import { buildCommand, libraryCandidates, type LibraryName } from "./locate.ts";
 import { type KernelLibrary, symbols } from "./symbols.ts";
 
 /** Version of the C ABI that this code speaks: `DG_ABI_VERSION` of `kernels/abi.h`. */
 const ABI_VERSION = 2;
 
-let cpuLibrary: KernelLibrary | null = null;
+let cpuLibrary: KernelLibrary | null = null, cudaLibrary: KernelLibrary | null = null;
+let cudaDevices = 0;
 
-/** The kernel library that serves `device`, opened at the first call. */
+/**
+ * The kernel library that serves `device`, opened at the first call.
+ *
+ * @throws {LibraryNotFoundError} If it is not built.
+ * @throws {DeviceError} If there is no such device.
+ */
 export function libraryOf(device: Device): KernelLibrary {
   if (device.code === 0) return cpuLibrary ??= open("cpu");
-  throw new DeviceError(`${device}: this version has no CUDA library, use "cpu"`);
+  if (cudaLibrary === null) openCuda();
+  if (device.index >= cudaDevices) {
+    throw new DeviceError(
+      `${device} does not exist: there ${cudaDevices === 1 ? "is one CUDA device" : `are ${cudaDevices} CUDA devices`}`,
+    );
+  }
+  return cudaLibrary!;
 }
 
-function open(name: "cpu"): KernelLibrary {
+function openCuda(): void {
+  const library = open("cuda"), count = new Uint32Array(1);
+  const status = library.dg_device_count(count);
+  if (status !== 0) throw new DeviceError(`cuda: ${lastError(library)}`);
+  if (count[0] === 0) throw new DeviceError("cuda: the driver sees no GPU (CUDA_VISIBLE_DEVICES may hide it)");
+  cudaDevices = count[0];
+  cudaLibrary = library;
+}
+
+/** The kernel library of the CUDA devices if there is one and a device for it, else `null`. */
+export function cudaIfPresent(): KernelLibrary | null {
+  try {
+    return libraryOf(deviceOf("cuda"));
+  } catch (error) {
+    if (error instanceof DeviceError || error instanceof LibraryNotFoundError) return null;
+    throw error;
+  }
+}
+
+/** Number of CUDA devices, 0 without a library or a driver. */
+export function cudaDeviceCount(): number {
+  return cudaIfPresent() === null ? 0 : cudaDevices;
+}
+
+function open(name: LibraryName): KernelLibrary {
   const candidates = libraryCandidates(name);
   const reasons: string[] = [];
   for (const path of candidates) {
@@ -31,11 +67,17 @@ function open(name: "cpu"): KernelLibrary {
       reasons.push(`${path} speaks ABI ${version}, this version of dinograd needs ${ABI_VERSION}`);
     } catch (error) {
       if (error instanceof Deno.errors.NotCapable) throw error;
-      reasons.push(`${path}: ${error instanceof Error ? error.message : error}`);
+      const text = error instanceof Error ? error.message : String(error);
+      const lacking = /(\S+): cannot open shared object file/.exec(text)?.[1];
+      if (name === "cuda" && lacking !== undefined) {
+        const driver = lacking.startsWith("libcuda.so") ? ", which comes with NVIDIA's driver" : "";
+        throw new DeviceError(`cuda: ${path} needs ${lacking}${driver}: this machine lacks it`);
+      }
+      reasons.push(`${path}: ${text}`);
     }
   }
   const found = reasons.length > 0 ? `does not fit (${reasons.join("; ")})` : `is not built (looked for ${candidates.join(", ")})`;
-  throw new LibraryNotFoundError(`the native ${name} library ${found}. Build it with: ${buildCommand()}`);
+  throw new LibraryNotFoundError(`the native ${name} library ${found}. Build it with: ${buildCommand(name)}`);
 }
 
 function exists(path: string): boolean {

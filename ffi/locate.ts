@@ -24,13 +24,24 @@ export function libraryFolder(): string {
   return `${cache}/dinograd/${packageUrl.href.replace(/[^A-Za-z0-9.@]+/g, "_")}`;
 }
 
-/** File names of a library, the most specific first. */
-export function libraryCandidates(name: string): string[] {
-  return [`${libraryFolder()}/libdinograd_${name}.so`];
+/** A native library: its file is `libdinograd_<name>.so`. */
+export type LibraryName = "cpu" | "cuda";
+
+/**
+ * File names of a library, the first to try first. For CUDA: the file that `DINOGRAD_CUDA_LIBRARY` names; with `DINOGRAD_EMULATED_CUDA=1` the build
+ * whose kernels run on the CPU, for tests; then the one for GPUs.
+ */
+export function libraryCandidates(name: LibraryName): string[] {
+  const candidates = [`${libraryFolder()}/libdinograd_${name}.so`];
+  if (name === "cpu") return candidates;
+  if (environment("DINOGRAD_EMULATED_CUDA") === "1") candidates.unshift(`${libraryFolder()}/libdinograd_cuda_emulated.so`);
+  const named = environment("DINOGRAD_CUDA_LIBRARY");
+  if (named) candidates.unshift(named);
+  return candidates;
 }
 
-/** The command that builds the libraries for this import. */
-export function buildCommand(): string {
-  if (packageUrl.protocol === "file:") return "deno task build";
-  return `deno run -A ${new URL("tools/setup.ts", packageUrl).href}`;
+/** The command that builds a library for this import. */
+export function buildCommand(name: LibraryName): string {
+  const command = packageUrl.protocol === "file:" ? "deno task build" : `deno run -A ${new URL("tools/setup.ts", packageUrl).href}`;
+  return name === "cpu" ? command : `${command} --cuda-toolkit=pip`;
 }

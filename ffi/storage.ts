@@ -7,9 +7,39 @@
  *
  * @module
  */
-import { cpu, type Device } from "./device.ts";
+import { cpu, type Device, device as deviceOf } from "./device.ts";
 import { OutOfMemoryError } from "./errors.ts";
 import { check, errorOf, lastError, libraryOf } from "./library.ts";
+
+/** What sees to the end of a storage, instead of the library alone. */
+export interface Keeper {
+  /** Nothing refers to the storage any more: free it, now or later. */
+  free(id: number): void;
+}
+
+/** The live storages of a kind of device, by table entry: ids of two libraries are alike. */
+class Ledger {
+  /** Shape of the tensor that a storage was made for, which names the groups in out-of-memory errors. */
+  readonly shapes: (readonly number[] | undefined)[] = [];
+  readonly sizes: number[] = [];
+  readonly ids: number[] = [];
+
+  add(id: number, bytes: number, shape: readonly number[]): void {
+    const entry = id & 0xffffff;
+    this.shapes[entry] = shape;
+    this.sizes[entry] = bytes;
+    this.ids[entry] = id;
+  }
+
+  remove(id: number): void {
+    const entry = id & 0xffffff;
+    this.shapes[entry] = undefined;
+    this.ids[entry] = 0;
+  }
+}
+
+const cpuLedger = new Ledger(), cudaLedger = new Ledger();
+const ledgerOf = (device: Device) => device.code === 0 ? cpuLedger : cudaLedger;
 
 /** A block of native memory, shared by a tensor and its views. */
 export class Storage {
@@ -20,7 +50,9 @@ export class Storage {
   /** Where the memory is. */
   readonly device: Device;
   /** The JavaScript memory that this storage lies over, when it was lent and not allocated. */
-  readonly lent: ArrayBuffer | null;
+  readonly lent: Uint8Array<ArrayBuffer> | null;
+  /** What sees to its end, if not the library alone. */
+  readonly keeper: Keeper | null;
   /** Tensors, saved tensors and others that hold it. */
   references = 0;
   /** Counts in-place writes. */
@@ -31,19 +63,29 @@ export class Storage {
   registered = false;
 
   /** Use {@linkcode allocate} or {@linkcode lend}. */
-  constructor(id: number, bytes: number, device: Device, lent: ArrayBuffer | null, label: readonly number[]) {
+  constructor(
+    id: number,
+    bytes: number,
+    device: Device,
+    lent: Uint8Array<ArrayBuffer> | null,
+    label: readonly number[],
+    keeper: Keeper | null = null,
+  ) {
     this.id = id;
     this.bytes = bytes;
     this.device = device;
     this.lent = lent;
+    this.keeper = keeper;
     liveCount++;
     liveBytes += bytes;
-    const entry = id & 0xffffff;
-    shapes[entry] = label;
-    sizes[entry] = bytes;
-    ids[entry] = id;
+    ledgerOf(device).add(id, bytes, label);
     if (nursery.push(this) === 1) queueMicrotask(leaveNursery);
     else if (nursery.length > nurseryLimit) compactNursery();
+  }
+
+  /** True when it lies over JavaScript memory that was transferred elsewhere. */
+  get detached(): boolean {
+    return this.lent !== null && this.lent.buffer.detached;
   }
 
   /** Takes a reference. */
@@ -60,29 +102,26 @@ export class Storage {
   free(): void {
     if (this.id === 0) return;
     if (this.registered) finalizers.unregister(this);
-    forget(this.id, this.bytes, this.device);
+    forget(this.id, this.bytes, this.device, this.keeper);
     this.id = 0;
   }
 }
 
-function forget(id: number, bytes: number, device: Device): void {
+function forget(id: number, bytes: number, device: Device, keeper: Keeper | null): void {
   liveCount--;
   liveBytes -= bytes;
-  shapes[id & 0xffffff] = undefined;
-  ids[id & 0xffffff] = 0;
-  libraryOf(device).dg_free(id);
+  ledgerOf(device).remove(id);
+  if (keeper === null) libraryOf(device).dg_free(id);
+  else keeper.free(id);
 }
 
 let liveCount = 0, liveBytes = 0;
-/** Shape of the tensor that a storage was made for and its size, by table entry: names the groups in out-of-memory errors. */
-const shapes: (readonly number[] | undefined)[] = [];
-const sizes: number[] = [];
-const ids: number[] = [];
 
 /** Frees all storages of this thread, for a worker that ends: its finalisers will not run. Its tensors cannot be used any more. */
 export function freeAll(): void {
-  for (const id of ids) if (id > 0) libraryOf(cpu).dg_free(id);
-  ids.length = 0;
+  for (const id of cpuLedger.ids) if (id > 0) libraryOf(cpu).dg_free(id);
+  for (const id of cudaLedger.ids) if (id > 0) libraryOf(deviceOf("cuda")).dg_free(id);
+  cpuLedger.ids.length = cudaLedger.ids.length = 0;
 }
 
 // ---- the garbage collector's way
@@ -91,8 +130,9 @@ interface Remains {
   readonly id: number;
   readonly bytes: number;
   readonly device: Device;
+  readonly keeper: Keeper | null;
 }
-const finalizers = new FinalizationRegistry<Remains>((it) => forget(it.id, it.bytes, it.device));
+const finalizers = new FinalizationRegistry<Remains>((it) => forget(it.id, it.bytes, it.device, it.keeper));
 
 /** Storages made since the last return to the microtask queue. */
 let nursery: Storage[] = [];
@@ -107,7 +147,8 @@ function leaveNursery(): void {
   for (const storage of nursery) {
     if (storage.id === 0 || storage.registered) continue;
     storage.registered = true;
-    finalizers.register(storage, { id: storage.id, bytes: storage.bytes, device: storage.device }, storage);
+    const { id, bytes, device, keeper } = storage;
+    finalizers.register(storage, { id, bytes, device, keeper }, storage);
   }
   nursery = [];
 }
@@ -164,19 +205,33 @@ export function pressed(): boolean {
 export function allocate(bytes: number, device: Device, shape: readonly number[], zeroed = false): Storage {
   const library = libraryOf(device);
   const id = library.dg_alloc(bytes, zeroed ? 1 : 0, device.index);
-  if (id === 0) throw outOfMemory(lastError(library));
+  if (id === 0) throw outOfMemory(lastError(library), ledgerOf(device));
   return new Storage(id, bytes, device, null, shape);
 }
 
-/** A storage over JavaScript memory, which it keeps alive. `array` must not be backed by shared or resizable memory. */
-export function lend(array: ArrayBufferView<ArrayBuffer>, device: Device, shape: readonly number[]): Storage {
+/**
+ * A storage over JavaScript memory, which it keeps alive; on a device with memory of its own, a copy. `array` must not be backed by shared or resizable
+ * memory.
+ *
+ * @param keeper Sees to the end of the storage. Default: the library alone.
+ */
+export function lend(array: ArrayBufferView<ArrayBuffer>, device: Device, shape: readonly number[], keeper: Keeper | null = null): Storage {
   const library = libraryOf(device);
+  if (device.type !== "cpu") {
+    const copy = allocate(array.byteLength, device, shape);
+    const status = library.dg_write(copy.id, 0, array as BufferSource, array.byteLength);
+    if (status !== 0) {
+      copy.free();
+      check(status, library);
+    }
+    return copy;
+  }
   const id = library.dg_wrap(array as BufferSource, array.byteLength);
   if (id === 0) throw errorOf(6, lastError(library));
-  return new Storage(id, array.byteLength, device, array.buffer, shape);
+  return new Storage(id, array.byteLength, device, new Uint8Array(array.buffer, array.byteOffset, array.byteLength), shape, keeper);
 }
 
-function outOfMemory(text: string): Error {
+function outOfMemory(text: string, { shapes, sizes }: Ledger): Error {
   const groups = new Map<string, { count: number; bytes: number }>();
   shapes.forEach((shape, entry) => {
     if (shape === undefined) return;

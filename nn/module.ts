@@ -311,19 +311,20 @@ export class Module implements Disposable {
    * Moves parameters and buffers to a device, or converts the floating-point ones to a dtype, in place.
    *
    * @param target A floating-point dtype, a device, or both.
+   * @param options.nonBlocking Do not wait for copies from page-locked memory to a GPU. Default `false`.
    * @throws {TypeError} For a dtype that is not floating-point.
    */
-  to(target: DType | DeviceLike | { dtype?: DType; device?: DeviceLike }): this {
-    const options = typeof target === "object" && !(target instanceof Device)
+  to(target: DType | DeviceLike | { dtype?: DType; device?: DeviceLike }, options?: { nonBlocking?: boolean }): this {
+    const change = typeof target === "object" && !(target instanceof Device)
       ? target
       : (dtypes as readonly unknown[]).includes(target)
       ? { dtype: target as DType }
       : { device: target as DeviceLike };
-    const { dtype, device } = options;
+    const { dtype, device } = change;
     if (dtype !== undefined && !isFloat(dtype)) throw new TypeError(`to: a module converts to floating point dtypes, got ${dtype}`);
     const convert = (x: Tensor) => {
       const wanted = { dtype: x.isFloat ? dtype : undefined, device };
-      const y = noGrad(() => to(x, wanted));
+      const y = noGrad(() => to(x, wanted, options));
       if (y === x) return;
       x.setData(y);
       y.dispose();

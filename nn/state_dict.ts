@@ -52,9 +52,7 @@ export function loadInto(
     for (const [key, target] of targets) {
       const source = given.get(key);
       if (source === undefined || source === target) continue;
-      const near = source.device === target.device ? source : source.to(target.device);
-      target.copy_(near);
-      if (near !== source) near.dispose();
+      target.copy_(source);
     }
   });
   return { missingKeys, unexpectedKeys };

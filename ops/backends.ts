@@ -4,7 +4,7 @@
  * @module
  */
 import { cpu } from "../ffi/device.ts";
-import { check, libraryOf } from "../ffi/library.ts";
+import { check, cudaIfPresent, libraryOf } from "../ffi/library.ts";
 
 /** What the CPU library may do. */
 export interface CpuBackend {
@@ -13,6 +13,15 @@ export interface CpuBackend {
    * relative error below 1e-5 instead of below 1e-6. Default `true`.
    */
   winograd: boolean;
+}
+
+/** What the CUDA library may do. */
+export interface CudaBackend {
+  /**
+   * Rounds the operands of float32 products (matrices and convolutions) to 10 bits (TF32), which tensor cores multiply many times faster, at a relative
+   * error about 1e-3 instead of 1e-6. Default `false`. Without a CUDA device it is `false` and setting it does nothing.
+   */
+  allowTf32: boolean;
 }
 
 /**
@@ -30,6 +39,8 @@ export interface CpuBackend {
 export const backends: {
   /** The CPU library. */
   readonly cpu: CpuBackend;
+  /** The CUDA library. */
+  readonly cuda: CudaBackend;
 } = {
   cpu: {
     get winograd(): boolean {
@@ -38,6 +49,15 @@ export const backends: {
     set winograd(on: boolean) {
       const library = libraryOf(cpu);
       check(library.dg_conv_set_winograd(on ? 1 : 0), library);
+    },
+  },
+  cuda: {
+    get allowTf32(): boolean {
+      return cudaIfPresent()?.dg_get_tf32() === 1;
+    },
+    set allowTf32(on: boolean) {
+      const library = cudaIfPresent();
+      if (library !== null) check(library.dg_set_tf32(on ? 1 : 0), library);
     },
   },
 };

@@ -11,7 +11,7 @@ import { broadcastShapes, sameShape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { activationKernel } from "./activation.ts";
 import { binaryKernel, gt, logicalAnd, lt, scalarKernel, where } from "./binary.ts";
-import { clone, copyInto, to } from "./copy.ts";
+import { clone, copyAcross, copyInto, to, type TransferOptions } from "./copy.ts";
 import { zeros } from "./creation.ts";
 import { checkTensor, emptyTensor, native } from "./native.ts";
 import { unaryKernel } from "./unary.ts";
@@ -168,16 +168,21 @@ export function div_<T extends Tensor>(x: T, other: Tensor | number): T {
   });
 }
 
-/** Overwrites `x` with `source`, broadcast and converted to x's dtype. */
-export function copy_<T extends Tensor>(x: T, source: Tensor): T {
+/**
+ * Overwrites `x` with `source`, broadcast and converted to x's dtype; it may lie on another device.
+ *
+ * @param options.nonBlocking Do not wait for a copy from page-locked memory to a GPU. Default `false`.
+ */
+export function copy_<T extends Tensor>(x: T, source: Tensor, options?: TransferOptions): T {
   checkWritable(x, "copy_");
-  checkTensor(source, "copy_", "the source", x);
+  checkTensor(source, "copy_", "the source");
   if (!sameShape(broadcastShapes(x.shape, source.shape, "copy_"), x.shape)) {
     throw new ShapeError(`copy_: a source of ${textOf(source.shape)} does not broadcast to ${textOf(x.shape)}`);
   }
   const from = source.storage === x.storage ? clone(source) : source;
   const shown = broadcastTo(from, x.shape);
-  return overwrite("copy_", x, [shown], () => copyInto(x, shown), [], (grad) => [null, grad]);
+  const { device } = source, nonBlocking = options?.nonBlocking ?? false;
+  return overwrite("copy_", x, [shown], () => copyAcross(x, shown, nonBlocking), [], (grad) => [null, to(grad, device)]);
 }
 
 /** Overwrites `x` with a number. */

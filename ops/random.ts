@@ -8,6 +8,7 @@ import { device as deviceOf } from "../ffi/device.ts";
 import { DTypeError, ShapeError } from "../ffi/errors.ts";
 import { BinaryOp, RandomOp } from "../ffi/op_codes.ts";
 import { type DType, getDefaultDType, isFloat } from "../tensor/dtype.ts";
+import { counted, refuseInCapture } from "../tensor/capture.ts";
 import { checkShape, type Shape, textOf } from "../tensor/shape.ts";
 import { scope } from "../tensor/scope.ts";
 import { Tensor } from "../tensor/tensor.ts";
@@ -62,6 +63,7 @@ export class Generator {
 
   /** Starts the stream of `seed` from its beginning. @throws {RangeError} If it is not a whole number. */
   manualSeed(seed: number | bigint): this {
+    refuseInCapture("a generator cannot be seeded inside");
     if (typeof seed !== "bigint" && !Number.isSafeInteger(seed)) throw new RangeError(`manualSeed: takes a whole number, got ${seed}`);
     this.#seed = BigInt(seed) & MASK64;
     this.#offset = 0;
@@ -89,6 +91,7 @@ export class Generator {
     if (!/^\d{1,20}$/.test(state?.seed) || !Number.isSafeInteger(state.offset) || state.offset < 0) {
       throw new RangeError(`setState: takes { seed, offset } from getState(), got ${JSON.stringify(state)}`);
     }
+    refuseInCapture("a generator's state cannot be set inside");
     this.#seed = BigInt(state.seed) & MASK64;
     this.#offset = state.offset;
     return this;
@@ -98,6 +101,7 @@ export class Generator {
   take(counters: number): StreamPart {
     const offset = this.#offset;
     this.#offset += counters;
+    counted(this, counters, (by) => this.#offset += by);
     return [
       Number(this.#seed & 0xffffffffn),
       Number(this.#seed >> 32n),

@@ -110,7 +110,7 @@ export class Adam extends Optimizer<AdamOptions> {
       }
       if (amsgrad) this.push(p, moments.exp_avg, moments.exp_avg_sq, moments.max_exp_avg_sq!);
       else this.push(p, moments.exp_avg, moments.exp_avg_sq);
-      moments.step = next;
+      this.countStep(moments);
     }
     flush();
   }

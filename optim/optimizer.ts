@@ -10,8 +10,9 @@ import { check, libraryOf } from "../ffi/library.ts";
 import { allocate } from "../ffi/storage.ts";
 import type { KernelLibrary } from "../ffi/symbols.ts";
 import { enableGrad, noGrad } from "../autograd/functional.ts";
-import { copyInto, fill_ } from "../ops/mod.ts";
+import { copy_, copyInto, fill_ } from "../ops/mod.ts";
 import { emptyLike } from "../ops/native.ts";
+import { counted, refuseInCapture } from "../tensor/capture.ts";
 import { bytesOf, type DType } from "../tensor/dtype.ts";
 import { sameShape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
@@ -213,11 +214,18 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
 
   /** A state tensor for `p`: its shape and memory order, filled with `value`. */
   protected stateTensor(p: Tensor, value = 0): Tensor {
+    refuseInCapture(`${this.name} has no state of a parameter of ${textOf(p.shape)} yet: take a step before`);
     const dtype: DType = p.dtype === "float64" ? "float64" : "float32";
     const storage = allocate(p.numel() * bytesOf(dtype), p.device, p.shape, true);
     const tensor = new Tensor(storage, p.shape, p.strides, 0, dtype);
     tensor.kept = true;
     return value === 0 ? tensor : noGrad(() => fill_(tensor, value));
+  }
+
+  /** Counts a step of a parameter. */
+  protected countStep(state: { step: number }): void {
+    counted(state, 1, (by) => state.step += by);
+    state.step++;
   }
 
   /** Adds a parameter, its gradient and its states to the operands of the next {@linkcode Optimizer.flush}. */
@@ -317,7 +325,7 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
           if (!(value instanceof Tensor)) return [key, Number(value)];
           // PyTorch counts steps in a tensor without axes.
           if (key === "step") return [key, value.item()];
-          return [key, copyInto(this.stateTensor(p), value)];
+          return [key, noGrad(() => copy_(this.stateTensor(p), value.detach()))];
         }),
       ),
     ]);

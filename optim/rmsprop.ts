@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { refuseInCapture } from "../tensor/capture.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkOption, type GroupOptions, Optimizer, type ParamGroup, type Params, type ParamState } from "./optimizer.ts";
 
@@ -68,7 +69,7 @@ export class RMSprop extends Optimizer<RMSpropOptions> {
       if (centered) states.push(state.grad_avg ??= this.stateTensor(p));
       if (momentum > 0) states.push(state.momentum_buffer ??= this.stateTensor(p));
       this.push(p, ...states as Tensor[]);
-      state.step = Number(state.step) + 1;
+      this.countStep(state as { step: number });
     }
     flush();
   }
@@ -124,13 +125,14 @@ export class Adagrad extends Optimizer<AdagradOptions> {
       if (state === undefined) {
         this.state.set(p, state = { step: 0, sum: this.stateTensor(p, group.initialAccumulatorValue) } as ParamState);
       }
+      if (group.lrDecay !== 0) refuseInCapture("Adagrad with lrDecay takes another rate in each step");
       const next = Number(state.step) + 1;
       if (next !== step || this.apart(p)) {
         flush();
         step = next;
       }
       this.push(p, state.sum as Tensor);
-      state.step = next;
+      this.countStep(state as { step: number });
     }
     flush();
   }

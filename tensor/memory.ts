@@ -5,6 +5,7 @@
  */
 import { cpu, device as deviceOf, type DeviceLike } from "../ffi/device.ts";
 import { check, libraryOf } from "../ffi/library.ts";
+import { releasePinned } from "../ffi/pinned.ts";
 import { type MemoryStats, memoryStats } from "../ffi/storage.ts";
 
 export { collect, pressed } from "../ffi/storage.ts";
@@ -31,8 +32,9 @@ export function resetPeak(device: DeviceLike = cpu): void {
   check(library.dg_memory_reset_peak(place.index), library);
 }
 
-/** Gives cached memory back to the system. */
+/** Gives cached memory back to the system; for the CPU also page-locked memory that no tensor uses. */
 export function releaseCache(device: DeviceLike = cpu): void {
+  if (deviceOf(device) === cpu) releasePinned();
   const place = deviceOf(device), library = libraryOf(place);
   check(library.dg_memory_release_cache(place.index), library);
 }

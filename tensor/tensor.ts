@@ -6,6 +6,7 @@
 import type { GradHook, Node } from "../autograd/tape.ts";
 import type { Device, DeviceLike } from "../ffi/device.ts";
 import { AutogradError, DisposedError, ShapeError } from "../ffi/errors.ts";
+import { transferred } from "../ffi/frame.ts";
 import type { Storage } from "../ffi/storage.ts";
 import type * as Ops from "../ops/mod.ts";
 import { context } from "./context.ts";
@@ -268,6 +269,7 @@ export class Tensor implements Disposable {
     if (this.disposed || this.storage.id === 0) {
       throw new DisposedError(`${op}: a tensor of shape ${textOf(this.shape)} was used after it was disposed`);
     }
+    if (this.storage.detached) throw transferred();
   }
 
   // ---- autograd
@@ -347,9 +349,9 @@ export class Tensor implements Disposable {
   channelsLast(): Tensor {
     return ops.channelsLast(this);
   }
-  /** Converted to another dtype or device; this tensor itself when nothing changes. */
-  to(target: DType | DeviceLike | { dtype?: DType; device?: DeviceLike }): Tensor {
-    return ops.to(this, target);
+  /** Converted to another dtype or device; this tensor itself when nothing changes. `nonBlocking`: do not wait for a copy from page-locked memory. */
+  to(target: DType | DeviceLike | { dtype?: DType; device?: DeviceLike }, options?: { nonBlocking?: boolean }): Tensor {
+    return ops.to(this, target, options);
   }
   /** As float32. */
   float(): Tensor {
@@ -386,6 +388,14 @@ export class Tensor implements Disposable {
   /** On a GPU, the first by default. */
   cuda(index = 0): Tensor {
     return ops.to(this, `cuda:${index}`);
+  }
+  /** A copy in page-locked memory of the CPU, from which GPUs copy faster; this tensor itself if it is there already. */
+  pinMemory(): Tensor {
+    return ops.pinMemory(this);
+  }
+  /** True for page-locked memory. */
+  get isPinned(): boolean {
+    return ops.isPinned(this);
   }
 
   // ---- views: ops/view.ts
@@ -699,8 +709,11 @@ export class Tensor implements Disposable {
   /** Divides this tensor by `other`. */ div_(other: Tensor | number): this {
     return ops.div_(this, other);
   }
-  /** Overwrites with `source`, broadcast and converted. */ copy_(source: Tensor): this {
-    return ops.copy_(this, source);
+  /** Overwrites with `source`, broadcast and converted, from any device. */ copy_(
+    source: Tensor,
+    options?: { nonBlocking?: boolean },
+  ): this {
+    return ops.copy_(this, source, options);
   }
   /** Overwrites with a number. */ fill_(value: number): this {
     return ops.fill_(this, value);
