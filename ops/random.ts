@@ -101,7 +101,7 @@ export class Generator {
   take(counters: number): StreamPart {
     const offset = this.#offset;
     this.#offset += counters;
-    counted(this, counters, (by) => this.#offset += by);
+    counted(this, counters, true, (by) => this.#offset += by);
     return [
       Number(this.#seed & 0xffffffffn),
       Number(this.#seed >> 32n),

@@ -224,7 +224,7 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
 
   /** Counts a step of a parameter. */
   protected countStep(state: { step: number }): void {
-    counted(state, 1, (by) => state.step += by);
+    counted(state, 1, false, (by) => state.step += by);
     state.step++;
   }
 

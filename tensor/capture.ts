@@ -14,8 +14,14 @@ import type { Tensor } from "./tensor.ts";
 /** Moves a number on the host by `by`. */
 type Advance = (by: number) => void;
 
+interface Count {
+  readonly advance: Advance;
+  by: number;
+  readonly random: boolean;
+}
+
 /** Counts that the function being captured has moved, by their owners; `null` when none is. */
-let counts: Map<object, { advance: Advance; by: number }> | null = null;
+let counts: Map<object, Count> | null = null;
 
 /** True while a step is being captured. */
 export function capturing(): boolean {
@@ -25,11 +31,13 @@ export function capturing(): boolean {
 /**
  * Tells a capture under way that `owner` has moved a count of its own by `by`, such as a generator the numbers that were drawn. Nothing has run by then, so
  * the count goes back when the capture ends, and on with each replay.
+ *
+ * @param random These are counters of a generator; the native side moves those of all generators on by one number, the largest.
  */
-export function counted(owner: object, by: number, advance: Advance): void {
+export function counted(owner: object, by: number, random: boolean, advance: Advance): void {
   if (counts === null) return;
   const known = counts.get(owner);
-  if (known === undefined) counts.set(owner, { advance, by });
+  if (known === undefined) counts.set(owner, { advance, by, random });
   else known.by += by;
 }
 
@@ -67,12 +75,12 @@ export class CapturedStep<T> implements Disposable {
   readonly result: T;
   readonly #graph: Graph;
   readonly #made: readonly Tensor[];
-  readonly #counts: readonly { advance: Advance; by: number }[];
+  readonly #counts: readonly Count[];
   readonly #fn: () => T; // what it refers to, the graph works on
   #disposed = false;
 
   /** Use {@linkcode capture}. */
-  constructor(graph: Graph, fn: () => T, result: T, made: readonly Tensor[], counts: readonly { advance: Advance; by: number }[]) {
+  constructor(graph: Graph, fn: () => T, result: T, made: readonly Tensor[], counts: readonly Count[]) {
     this.#graph = graph;
     this.#fn = fn;
     this.result = result;
@@ -150,15 +158,16 @@ export function capture<T>(device: DeviceLike, fn: () => T): CapturedStep<T> {
   const place = deviceOf(device), library = libraryOf(place);
   refuseInCapture("a step is being captured already");
   check(library.dg_capture_begin(place.index), library);
-  const results = new Results(), moved = counts = new Map();
-  let result: T, graph = 0;
+  const results = new Results(), moved: Map<object, Count> = counts = new Map();
+  let result: T, graph = 0, counters = 0;
   try {
     result = withContext({ scope: results }, () => scope(() => synchronous(fn())));
-    graph = library.dg_capture_end(place.index);
+    for (const { by, random } of moved.values()) if (random) counters = Math.max(counters, by);
+    graph = library.dg_capture_end(place.index, counters);
     if (graph === 0) throw errorOf(3, lastError(library));
   } catch (error) {
     if (graph === 0) {
-      const rest = library.dg_capture_end(place.index);
+      const rest = library.dg_capture_end(place.index, 0);
       if (rest !== 0) library.dg_graph_free(rest);
     }
     for (const tensor of results.tensors) tensor.dispose();
@@ -167,7 +176,13 @@ export function capture<T>(device: DeviceLike, fn: () => T): CapturedStep<T> {
     counts = null;
     for (const { advance, by } of moved.values()) advance(-by);
   }
-  return new CapturedStep({ device: place, id: graph }, fn, result, results.tensors, [...moved.values()]);
+  return new CapturedStep(
+    { device: place, id: graph },
+    fn,
+    result,
+    results.tensors,
+    [...moved.values()].map((it) => it.random ? { ...it, by: counters } : it),
+  );
 }
 
 function synchronous<T>(result: T): T {
