@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import {
   AutogradError,
   detectAnomaly,
@@ -15,6 +15,7 @@ import {
   tensor,
   zeros,
 } from "../mod.ts";
+import { assertThrows } from "./device.ts";
 
 /** A test that leaves no tensor behind. */
 function test(name: string, fn: () => void): void {

@@ -1,7 +1,8 @@
 // The BatchNorm modules in every combination of affine, trackRunningStats, momentum and mode, against values recorded from PyTorch
 // (tests/fixtures/record_batch_norm.py).
 import { memory, nn, noGrad, ones, randn, scope, ShapeError, type Tensor, tensor } from "@dinograd/dinograd";
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assertThrows } from "./device.ts";
 
 type Flat = number[] | null;
 interface Case {

@@ -1,6 +1,6 @@
 // Batch normalisation against values recorded from PyTorch (tests/fixtures/record_batch_norm.py), and the fused kernels against
 // the composed form.
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import {
   batchNorm,
   type DType,
@@ -20,6 +20,7 @@ import {
   zeros,
 } from "../mod.ts";
 import { composedBatchNorm } from "../ops/mod.ts";
+import { assertThrows } from "./device.ts";
 
 type Flat = number[] | null;
 interface Fixture {

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import {
   backends,
   channelsLast,
@@ -23,6 +23,7 @@ import {
   type Tensor,
   zeros,
 } from "../mod.ts";
+import { assertThrows, device } from "./device.ts";
 
 /** Repeatable numbers in [-1, 1). */
 function numbers(shape: readonly number[], seed: number, dtype: "float32" | "float64" = "float64"): Tensor {
@@ -32,7 +33,7 @@ function numbers(shape: readonly number[], seed: number, dtype: "float32" | "flo
     state ^= state << 13, state ^= state >>> 17, state ^= state << 5;
     data[i] = (state >>> 0) / 2 ** 31 - 1;
   }
-  return fromArray(data, shape).to(dtype);
+  return fromArray(data, shape).to({ dtype, device });
 }
 
 interface Case {

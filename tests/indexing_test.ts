@@ -1,5 +1,5 @@
 /** What the op table does not reach in indexing: in-place forms, large inputs shared among threads, half types, nothing written on bad input. */
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import {
   arange,
   AutogradError,
@@ -20,6 +20,7 @@ import {
   tensor,
   zeros,
 } from "../mod.ts";
+import { assertThrows } from "./device.ts";
 
 function test(name: string, fn: () => void): void {
   Deno.test(name, () => {

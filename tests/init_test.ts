@@ -1,6 +1,7 @@
 // Initial values: bounds, moments, and exact values where there are any.
 import { empty, manualSeed, memory, nn, ones, scope, ShapeError, zeros } from "@dinograd/dinograd";
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assertThrows } from "./device.ts";
 
 const { init } = nn;
 

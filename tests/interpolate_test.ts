@@ -1,5 +1,5 @@
 /** interpolate() against values recorded from PyTorch (`fixtures/record_interpolate.py`), and what the op table does not cover. */
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import {
   channelsLast,
   type DType,
@@ -17,6 +17,7 @@ import {
 import { cpu } from "../ffi/device.ts";
 import { frame } from "../ffi/frame.ts";
 import { libraryOf } from "../ffi/library.ts";
+import { assertThrows } from "./device.ts";
 
 type Case = [
   NonNullable<InterpolateOptions["mode"]>,

@@ -1,6 +1,7 @@
 // Every layer against values recorded from PyTorch: forward, gradients of inputs and parameters, buffers afterwards.
 import { type DType, memory, nn, scope, type Tensor, tensor } from "@dinograd/dinograd";
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
+import { assertThrows } from "./device.ts";
 
 interface Recorded {
   readonly shape: readonly number[];

@@ -1,4 +1,4 @@
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import {
   AutogradError,
   binaryCrossEntropyWithLogits,
@@ -22,6 +22,7 @@ import {
   tensor,
   zeros,
 } from "../mod.ts";
+import { assertThrows } from "./device.ts";
 
 function test(name: string, fn: () => void): void {
   Deno.test(name, () => {

@@ -2,6 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import * as dg from "../mod.ts";
 import { scope, type Tensor, tensor } from "../mod.ts";
+import "./device.ts";
 
 /** Distance in units in the last place of the float32 nearest to `exact`. */
 function ulps(actual: number, exact: number): number {

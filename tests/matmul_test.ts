@@ -16,6 +16,7 @@ import {
   tensor,
   zeros,
 } from "../mod.ts";
+import "./device.ts";
 
 function test(name: string, fn: () => void): void {
   Deno.test(name, () => {

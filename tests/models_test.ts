@@ -1,7 +1,8 @@
 // Whole networks: shapes, state-dict names, and that they learn.
 import { manualSeed, memory, nn, noGrad, rand, randn, scope, ShapeError, type Tensor, tensor } from "@dinograd/dinograd";
 import { ConvAutoencoder, resnet18, resnet34, resnet50, UNet } from "@dinograd/dinograd/vision";
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
+import { assertThrows } from "./device.ts";
 
 /** A test that ends with the live tensors it began with. */
 function test(name: string, fn: () => void): void {

@@ -1,5 +1,6 @@
 import { AutogradError, FormatError, grad, memory, nn, noGrad, ones, scope, ShapeError, Tensor, tensor, zeros } from "@dinograd/dinograd";
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
+import { assertThrows } from "./device.ts";
 
 /** A test that ends with the live tensors it began with. */
 function test(name: string, fn: () => void): void {

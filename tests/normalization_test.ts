@@ -1,5 +1,5 @@
 // Layer, group and instance normalisation: fused against composed, running statistics, half types, threads, second derivatives.
-import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assertAlmostEquals, assertEquals } from "@std/assert";
 import {
   type DType,
   getThreads,
@@ -21,6 +21,7 @@ import {
   zeros,
 } from "../mod.ts";
 import { composedGroupNorm, composedLayerNorm } from "../ops/mod.ts";
+import { assertThrows } from "./device.ts";
 
 function test(name: string, fn: () => void): void {
   Deno.test(name, () => {

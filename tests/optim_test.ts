@@ -1,5 +1,5 @@
 /** Optimisers against trajectories recorded from PyTorch (`fixtures/record_optim.py`), clipping, state dictionaries, bad input. */
-import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertStrictEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertStrictEquals } from "@std/assert";
 import {
   AutogradError,
   type DType,
@@ -15,6 +15,7 @@ import {
   tensor,
   zeros,
 } from "../mod.ts";
+import { assertThrows } from "./device.ts";
 
 interface Case {
   name: "SGD" | "Adam" | "AdamW" | "RMSprop" | "Adagrad";

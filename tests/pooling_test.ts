@@ -1,5 +1,5 @@
 /** Pooling beyond the op table: ties, the layers, native validation. */
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import {
   adaptiveMaxPool2d,
   avgPool2d,
@@ -21,6 +21,7 @@ import {
 import { cpu } from "../ffi/device.ts";
 import { frame } from "../ffi/frame.ts";
 import { libraryOf } from "../ffi/library.ts";
+import { assertThrows } from "./device.ts";
 
 function test(name: string, fn: () => void): void {
   Deno.test(name, () => {

@@ -1,5 +1,5 @@
 // Random numbers: known answers, moments, range, independence of threads, reproducibility; dropout and its derivative.
-import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertNotEquals } from "@std/assert";
 import {
   alphaDropout,
   bernoulli,
@@ -36,6 +36,7 @@ import {
   zeros,
 } from "../mod.ts";
 import { philoxWords, truncNormal_ } from "../ops/mod.ts";
+import { assertThrows } from "./device.ts";
 
 const numbers = (x: Tensor) => Array.from(x.data(), Number);
 const floats: readonly DType[] = ["float32", "float64", "float16", "bfloat16"];

@@ -1,6 +1,7 @@
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import * as dg from "../mod.ts";
 import { gradcheck, scope, setThreads, ShapeError, Tensor, tensor } from "../mod.ts";
+import { assertThrows } from "./device.ts";
 
 /** Numbers without pattern in (-1, 1). */
 function noise(count: number, seed = 1): Float64Array<ArrayBuffer> {

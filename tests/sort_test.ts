@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { getThreads, scope, setThreads, type Tensor, tensor } from "../mod.ts";
+import "./device.ts";
 
 function noise(count: number): Float32Array<ArrayBuffer> {
   const out = new Float32Array(count);

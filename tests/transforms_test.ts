@@ -14,7 +14,8 @@ import {
   tensor,
   ToFloat,
 } from "@dinograd/dinograd";
-import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertStrictEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertStrictEquals } from "@std/assert";
+import { assertThrows } from "./device.ts";
 
 /** Runs a test and checks that it leaves no tensor behind. */
 function test(name: string, fn: () => void): void {
