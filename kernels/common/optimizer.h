@@ -19,6 +19,11 @@ struct Decay {
 };
 
 template <class C>
+Decay<C> decay_of(double weight_decay, uint32_t maximize) {
+  return {C(maximize ? -1 : 1), C(weight_decay)};
+}
+
+template <class C>
 struct Sgd {
   Decay<C> decay;
   C lr, momentum, undamped;  // undamped: 1 - dampening

@@ -2,48 +2,11 @@
 // All of a parameter's tensors have its sizes and strides and no gaps, so each is one run of memory; states have the compute type of the parameter.
 #include "../common/optimizer.h"
 
-#include <vector>
-
+#include "../common/parameters.h"
 #include "elementwise.h"
 
 namespace dg {
 namespace {
-
-constexpr int kStates = 3;
-
-struct Item {
-  void* p;
-  const void* g;
-  void* state[kStates];
-  uint32_t dtype;
-  int64_t numel;
-};
-
-std::vector<Item> collect(const dg_tensor* t, uint32_t first, uint32_t count, int states, const char* op) {
-  const uint32_t each = uint32_t(states) + 2;
-  if (count > DG_MAX_SLOTS || first > DG_MAX_SLOTS || first + count * each > DG_MAX_SLOTS)
-    fail(DG_RANGE, "%s: %u parameters from slot %u exceed the %d headers of a call", op, count, first, DG_MAX_SLOTS);
-  std::vector<Item> items(count);
-  for (uint32_t i = 0; i < count; i++) {
-    const uint32_t slot = first + i * each;
-    const Tensor p = tensor_at(t, slot, op, Access::write);
-    if (p.dtype > DG_BF16) fail(DG_DTYPE, "%s: a parameter must be floating point, got %s", op, dtype_name(p.dtype));
-    if (p.numel > 0 && !p.dense()) fail(DG_SHAPE, "%s: a parameter must have no gaps in memory", op);
-    Item& item = items[i];
-    item = {p.data<char>(), nullptr, {}, p.dtype, p.numel};
-    item.p = p.storage_data + p.offset * dtype_size(p.dtype);
-    for (uint32_t k = 1; k < each; k++) {
-      const Tensor x = tensor_at(t, slot + k, op, k == 1 ? Access::read : Access::write);
-      require_same_sizes(x, p, op);
-      if (!same_strides(x, p)) fail(DG_SHAPE, "%s: gradient and states must have the strides of the parameter", op);
-      require_dtype(x, k == 1 ? p.dtype : p.dtype == DG_F64 ? uint32_t(DG_F64) : uint32_t(DG_F32), op, k == 1 ? "the gradient" : "a state");
-      char* const data = x.storage_data + x.offset * dtype_size(x.dtype);
-      if (k == 1) item.g = data;
-      else item.state[k - 2] = data;
-    }
-  }
-  return items;
-}
 
 // Calls f(item, begin, end) over chunks of all items, in parallel.
 template <class ItemLike, class F>
@@ -83,11 +46,6 @@ void each_typed(const std::vector<Item>& items, F&& f) {
       default: return go(tag<bf16>{});
     }
   });
-}
-
-template <class C>
-Decay<C> decay_of(double weight_decay, uint32_t maximize) {
-  return {C(maximize ? -1 : 1), C(weight_decay)};
 }
 
 }  // namespace

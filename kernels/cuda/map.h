@@ -105,7 +105,7 @@ __global__ void map_strided(F family, const __grid_constant__ Nest<1 + sizeof...
 
 // Packs of every operand lie on their own size.
 template <int N, class... T>
-bool packs_fit(const T*... pointers) {
+DG_HD bool packs_fit(const T*... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % (sizeof(T) * N) == 0) && ...);
 }
 
