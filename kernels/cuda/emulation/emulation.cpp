@@ -383,26 +383,29 @@ uint64_t stamp() {
   return uint64_t(epoch) << 32 | uint64_t(block.warp_epochs[number / 32] & 0xfffff) << 12 | (number + 1);
 }
 
-bool meets(uint64_t before, uint64_t now) {
+bool meets(uint64_t before, uint64_t now, bool shared) {
   if ((before & 0xfff) == (now & 0xfff)) {
     if (uint32_t(before >> 32) >= block_epoch) return false;  // the thread itself
   }
   const uint32_t then = uint32_t(before >> 32);
   if (then < launch_epoch) return false;
-  if (then < block_epoch) return !block.acquired;  // another block of this launch
+  if (then < block_epoch) return !shared && !block.acquired;  // another block of this launch
   if (then != epoch) return false;
   const bool one_warp = ((before & 0xfff) - 1) / 32 == ((now & 0xfff) - 1) / 32;
   return !one_warp || (before >> 12 & 0xfffff) == (now >> 12 & 0xfffff);
 }
 
-void trace(Trace* traces, size_t bytes, bool write, const char* memory) {
+void trace(Trace* traces, size_t bytes, bool write, bool shared) {
   const uint64_t now = stamp();
+  const char* const memory = shared ? "shared" : "device";
   for (size_t i = 0; i < bytes; i += 2) {
     Trace& it = traces[i];
-    if (meets(it.writer, now) || (write && (meets(it.first_reader, now) || meets(it.last_reader, now))))
+    const bool wrote = meets(it.writer, now, shared), read = write && (meets(it.first_reader, now, shared) || meets(it.last_reader, now, shared));
+    if (wrote || read) {
+      const uint64_t other = wrote ? it.writer : meets(it.first_reader, now, shared) ? it.first_reader : it.last_reader;
       abandon(text("race in %s memory: %s what thread %u %s, with no barrier between them", memory, write ? "writes" : "reads",
-                   unsigned(((meets(it.writer, now) ? it.writer : meets(it.first_reader, now) ? it.first_reader : it.last_reader) & 0xfff) - 1),
-                   meets(it.writer, now) ? "writes" : "reads"));
+                   unsigned(other & 0xfff) - 1, wrote ? "writes" : "reads"));
+    }
     if (write) {
       it.writer = now;
     } else {
@@ -412,12 +415,15 @@ void trace(Trace* traces, size_t bytes, bool write, const char* memory) {
   }
 }
 
+// Of an access that the compiler may have put together from the members of a struct.
+size_t alignment_of(size_t bytes) { return std::min<size_t>(bytes & -bytes, 16); }
+
 [[noreturn]] __attribute__((noinline)) void bad_access(uintptr_t address, size_t bytes, bool write) {
   const char* verb = write ? "writes" : "reads";
   if (address < arena || address >= arena_end) abandon(text("%s %zu bytes of host memory at %#zx", verb, bytes, size_t(address)));
   if (device_of(address) != current)
     abandon(text("%s %zu bytes of device %d while it runs on device %d", verb, bytes, device_of(address), current));
-  if (address % (bytes < 16 ? bytes : 16) != 0) abandon(text("%s %zu bytes at a misaligned address, %s", verb, bytes, where(address).c_str()));
+  if (address % alignment_of(bytes) != 0) abandon(text("%s %zu bytes at a misaligned address, %s", verb, bytes, where(address).c_str()));
   for (size_t i = 0; i < bytes; i++) {
     const uint8_t state = states[address + i - arena];
     if (state == kNone) abandon(text("%s %zu bytes outside its buffers, %s", verb, bytes, where(address + i).c_str()));
@@ -453,13 +459,13 @@ inline bool all_allocated(const uint8_t* state, size_t bytes) {
 __attribute__((noinline)) void shared_access(uintptr_t address, size_t bytes, bool write) {
   const size_t at = address - reinterpret_cast<uintptr_t>(shared_data);
   const char* verb = write ? "writes" : "reads";
-  if (address % (bytes < 16 ? bytes : 16) != 0) abandon(text("%s %zu bytes of shared memory at a misaligned address", verb, bytes));
+  if (address % alignment_of(bytes) != 0) abandon(text("%s %zu bytes of shared memory at a misaligned address", verb, bytes));
   for (size_t i = 0; i < bytes; i++) {
     if (at + i >= kShared || shared_states[at + i] == kNone) abandon(text("%s %zu bytes outside its shared memory, at byte %zu", verb, bytes, at + i));
     if (!write && shared_states[at + i] == kFresh) abandon(text("reads %zu bytes of shared memory that were never written, at byte %zu", bytes, at + i));
   }
   if (write) std::memset(shared_states + at, kWritten, bytes);
-  trace(shared_traces + at, bytes, write, "shared");
+  trace(shared_traces + at, bytes, write, true);
 }
 
 __attribute__((noinline)) void other_access(uintptr_t address, size_t bytes, bool write) {
@@ -481,7 +487,7 @@ inline void access(uintptr_t address, bool write) {
       if (!write || !all_allocated(state, n)) bad_access(address, n, write);
       std::memset(state, kWritten, n);
     }
-    if (arena_traces) trace(arena_traces + (address - arena), n, write, "device");
+    if (arena_traces) trace(arena_traces + (address - arena), n, write, false);
     return;
   }
   other_access(address, n, write);
@@ -497,7 +503,7 @@ void access_any(uintptr_t address, size_t bytes, bool write) {
     for (size_t i = 0; i < bytes; i++)
       if (state[i] != kWritten) bad_access(address + i, 1, false);
   }
-  if (arena_traces) trace(arena_traces + (address - arena), bytes, write, "device");
+  if (arena_traces) trace(arena_traces + (address - arena), bytes, write, false);
 }
 
 }  // namespace
