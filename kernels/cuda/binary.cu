@@ -133,7 +133,7 @@ int32_t dg_binary_scalar(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot,
         number = C(T(number));
         if (!reversed && divides(code) && number == 0 && x.numel > 0) fail(DG_RANGE, "integer division by zero");
       }
-      const int power = code == BinaryOp::pow && !reversed ? known_power(scalar) : 0;
+      const int power = !std::is_integral_v<T> && code == BinaryOp::pow && !reversed ? known_power(scalar) : 0;
       const auto run = [&](auto family) { map<T, T>("binary_scalar", family, out, x); };
       if (slow<C>(code) && power == 0) run(WithNumber<T, true>{code, number, reversed != 0, 0, division_by_zero<T>(code)});
       else run(WithNumber<T, false>{code, number, reversed != 0, power, {}});
