@@ -1,4 +1,6 @@
 // Strided copy with conversion, fill, arange.
+#include "copy.h"
+
 #include "map.h"
 
 namespace dg {
@@ -97,6 +99,16 @@ __global__ void fill_strided(T* out, const __grid_constant__ Nest<1, I> nest, T 
 }
 
 }  // namespace
+
+void copy_tensor(const Tensor& out, const Tensor& x) {
+  switch (dtype_size(out.dtype)) {
+    case 1: return copy_same<uint8_t>(out, x);
+    case 2: return copy_same<uint16_t>(out, x);
+    case 4: return copy_same<uint32_t>(out, x);
+    default: return copy_same<uint64_t>(out, x);
+  }
+}
+
 }  // namespace dg
 
 using namespace dg;
@@ -105,14 +117,7 @@ int32_t dg_copy(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot) {
   return guard([&] {
     const Tensor out = tensor_at(t, out_slot, "copy", Access::write), x = tensor_at(t, x_slot, "copy");
     require_same_sizes(out, x, "copy");
-    if (out.dtype == x.dtype) {
-      switch (dtype_size(out.dtype)) {
-        case 1: return copy_same<uint8_t>(out, x);
-        case 2: return copy_same<uint16_t>(out, x);
-        case 4: return copy_same<uint32_t>(out, x);
-        default: return copy_same<uint64_t>(out, x);
-      }
-    }
+    if (out.dtype == x.dtype) return copy_tensor(out, x);
     dispatch_all(out.dtype, "copy", [&](auto to) {
       dispatch_all(x.dtype, "copy", [&](auto from) {
         using To = typename decltype(to)::type;
