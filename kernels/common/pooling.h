@@ -1,6 +1,6 @@
-// Window rules of pooling, one axis at a time.
+// Window rules of pooling, one axis at a time, and what its functions demand of their tensors.
 #pragma once
-#include "dtype.h"
+#include "planes.h"
 
 namespace dg {
 
@@ -12,10 +12,13 @@ struct PoolAxis {
   DG_HD int64_t begin(int64_t o) const { return adaptive ? o * in / out : o * stride - padding; }
   DG_HD int64_t taps(int64_t o) const { return adaptive ? ((o + 1) * in + out - 1) / out - o * in / out : kernel; }
 
+  // x / dilation; on devices without integer division the usual 1 is worth a question.
+  DG_HD int64_t undilated(int64_t x) const { return dilation == 1 ? x : x / dilation; }
+
   // Taps [low, high) of the window at `start` that lie inside the input.
-  DG_HD int64_t low(int64_t start) const { return start < 0 ? (-start + dilation - 1) / dilation : 0; }
+  DG_HD int64_t low(int64_t start) const { return start < 0 ? undilated(-start + dilation - 1) : 0; }
   DG_HD int64_t high(int64_t start, int64_t count) const {
-    const int64_t inside = start < in ? (in - start + dilation - 1) / dilation : 0;
+    const int64_t inside = start < in ? undilated(in - start + dilation - 1) : 0;
     return inside < count ? inside : count;
   }
 
@@ -31,8 +34,8 @@ struct PoolAxis {
   }
   // Which tap of window o position i is, or -1.
   DG_HD int64_t tap(int64_t o, int64_t i) const {
-    const int64_t distance = i - begin(o);
-    return distance >= 0 && distance % dilation == 0 && distance / dilation < taps(o) ? distance / dilation : -1;
+    const int64_t distance = i - begin(o), k = undilated(distance);
+    return distance >= 0 && k * dilation == distance && k < taps(o) ? k : -1;
   }
 
   // Positions by which an average over window o divides: with padding counted (up to the padded border), or only those inside.
@@ -53,5 +56,89 @@ struct PoolAxis {
   // The most taps of any window.
   DG_HD int64_t extent() const { return adaptive ? (in + out - 1) / out + 1 : kernel; }
 };
+
+// Window arguments of the C ABI, outermost axis first; all kernels 0 stands for adaptive windows.
+struct PoolWindow {
+  uint32_t kernel[3], stride[3], padding[3], dilation[3];
+};
+
+struct Pool {
+  int64_t n = 0, channels = 0;
+  PoolAxis axis[3];
+  int64_t inner = 1;  // channels handled side by side: all of them where they are adjacent in memory, else one
+  int64_t outer_channels() const { return channels / inner; }
+  int64_t extent() const { return axis[0].extent() * axis[1].extent() * axis[2].extent(); }
+  double exact_extent() const { return double(axis[0].extent()) * double(axis[1].extent()) * double(axis[2].extent()); }
+};
+
+// Reads and checks the geometry: `full` has the input's sizes, `pooled` the output's.
+inline Pool pool_of(const char* op, const Tensor& full, const Tensor& pooled, const PoolWindow& window, bool half_of_effective) {
+  if (full.rank < 3 || full.rank > 5 || pooled.rank != full.rank)
+    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(full).c_str(), shape_text(pooled).c_str());
+  if (full.sizes[0] != pooled.sizes[0] || full.sizes[1] != pooled.sizes[1])
+    fail(DG_SHAPE, "%s: batch and channels differ: %s and %s", op, shape_text(full).c_str(), shape_text(pooled).c_str());
+  Pool pool;
+  pool.n = full.sizes[0];
+  pool.channels = full.sizes[1];
+  for (int a = 0; a < 3; a++) {
+    PoolAxis& axis = pool.axis[a];
+    const int at = a + full.rank - 3;
+    if (at < 2) {
+      if (window.kernel[a] > 1 || window.padding[a] != 0) fail(DG_RANGE, "%s: a window over an axis that does not exist", op);
+      continue;
+    }
+    axis.in = full.sizes[at];
+    axis.out = pooled.sizes[at];
+    if (axis.in < 1 || axis.out < 1 || axis.in > INT32_MAX || axis.out > INT32_MAX)
+      fail(DG_SHAPE, "%s: sizes outside 1 .. 2^31 - 1: %s and %s", op, shape_text(full).c_str(), shape_text(pooled).c_str());
+    axis.adaptive = window.kernel[a] == 0;
+    if (axis.adaptive) continue;
+    axis.kernel = window.kernel[a];
+    axis.stride = window.stride[a];
+    axis.padding = window.padding[a];
+    axis.dilation = window.dilation[a];
+    const int64_t limit = int64_t(1) << 30;
+    if (axis.stride < 1 || axis.dilation < 1 || axis.kernel > limit || axis.stride > limit || axis.padding > limit || axis.dilation > limit)
+      fail(DG_RANGE, "%s: kernel, stride and dilation must be 1 .. 2^30, padding 0 .. 2^30", op);
+    const int64_t reach = half_of_effective ? (axis.kernel - 1) * axis.dilation + 1 : axis.kernel;
+    if (axis.padding > reach / 2) fail(DG_RANGE, "%s: padding %lld exceeds half of the window of %lld", op, (long long)axis.padding, (long long)reach);
+    if (axis.out != axis.windows(false) && axis.out != axis.windows(true))
+      fail(DG_SHAPE, "%s: %lld windows along an axis of %lld, expected %lld", op, (long long)axis.out, (long long)axis.in, (long long)axis.windows(false));
+  }
+  return pool;
+}
+
+// What an average divides by; `override` 0 for none.
+struct PoolDivisor {
+  bool include_padding;
+  double override;
+  DG_HD double of(const PoolAxis& d, const PoolAxis& h, const PoolAxis& w, int64_t od, int64_t oh, int64_t ow) const {
+    if (override != 0) return override;
+    return double(d.divisor(od, include_padding)) * double(h.divisor(oh, include_padding)) * double(w.divisor(ow, include_padding));
+  }
+};
+
+// Checks the tensors that tell the winners of windows: by their number in the window (one byte or int32), and by their place in the plane.
+inline void check_codes(const char* op, const Pool& pool, const Tensor& codes, const Tensor& pooled) {
+  require_same_sizes(codes, pooled, op);
+  const int64_t most = codes.dtype == DG_U8 ? 256 : INT32_MAX;
+  if (codes.dtype != DG_U8 && codes.dtype != DG_I32) fail(DG_DTYPE, "%s: window positions must be uint8 or int32, got %s", op, dtype_name(codes.dtype));
+  if (pool.exact_extent() > double(most))
+    fail(DG_RANGE, "%s: a window of %g positions does not fit %s", op, pool.exact_extent(), dtype_name(codes.dtype));
+}
+inline void check_indices(const char* op, const Pool& pool, const Tensor& indices, const Tensor& pooled) {
+  require_dtype(indices, DG_I64, op, "indices");
+  require_same_sizes(indices, pooled, op);
+  if (pool.exact_extent() > double(INT32_MAX)) fail(DG_RANGE, "%s: a window of %g positions is too large", op, pool.exact_extent());
+}
+
+// Checks max unpooling: `full` has the sizes of the planes that `indices` point into.
+inline void check_unpooling(const char* op, const Tensor& full, const Tensor& pooled, const Tensor& indices) {
+  if (full.rank < 3 || full.rank > 5 || pooled.rank != full.rank || full.sizes[0] != pooled.sizes[0] || full.sizes[1] != pooled.sizes[1])
+    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(pooled).c_str(), shape_text(full).c_str());
+  require_same_sizes(indices, pooled, op);
+  require_dtype(indices, DG_I64, op, "indices");
+  require_dtype(full, pooled.dtype, op, "the output");
+}
 
 }  // namespace dg

@@ -5,21 +5,10 @@
 namespace dg {
 namespace {
 
-// What the divisor depends on; `override` 0 for none.
-struct Divisor {
-  bool include_padding;
-  double override;
-  double of(const Pool& pool, int64_t od, int64_t oh, int64_t ow) const {
-    if (override != 0) return override;
-    return double(pool.axis[0].divisor(od, include_padding)) * double(pool.axis[1].divisor(oh, include_padding)) *
-           double(pool.axis[2].divisor(ow, include_padding));
-  }
-};
-
 template <class T>
-void forward(const Pool& pool, const Tensor& y, const Tensor& x, const Divisor& divisor) {
+void forward(const Pool& pool, const Tensor& y, const Tensor& x, const PoolDivisor& divisor) {
   using C = compute_t<T>;
-  const PoolView vx(x), vy(y);
+  const PlaneView vx(x), vy(y);
   const PoolAxis *const d = &pool.axis[0], *const h = &pool.axis[1], *const w = &pool.axis[2];
   const T* const px = x.data<T>();
   T* const py = y.data<T>();
@@ -28,7 +17,7 @@ void forward(const Pool& pool, const Tensor& y, const Tensor& x, const Divisor& 
     const int64_t h0 = std::max<int64_t>(h->begin(oh), 0), h1 = std::min(h->begin(oh) + h->taps(oh), h->in);
     for (int64_t ow = 0; ow < w->out; ow++) {
       const int64_t w0 = std::max<int64_t>(w->begin(ow), 0), w1 = std::min(w->begin(ow) + w->taps(ow), w->in);
-      const C by = C(divisor.of(pool, od, oh, ow));
+      const C by = C(divisor.of(*d, *h, *w, od, oh, ow));
       for (int64_t c0 = from; c0 < to; c0 += kPoolBlock) {
         const int64_t count = std::min(kPoolBlock, to - c0);
         C sum[kPoolBlock], row[kPoolBlock];
@@ -58,9 +47,9 @@ void forward(const Pool& pool, const Tensor& y, const Tensor& x, const Divisor& 
 }
 
 template <class T>
-void backward(const Pool& pool, const Tensor& dx, const Tensor& dy, const Divisor& divisor) {
+void backward(const Pool& pool, const Tensor& dx, const Tensor& dy, const PoolDivisor& divisor) {
   using C = compute_t<T>;
-  const PoolView vx(dx), vy(dy);
+  const PlaneView vx(dx), vy(dy);
   const PoolAxis *const d = &pool.axis[0], *const h = &pool.axis[1], *const w = &pool.axis[2];
   const T* const py = dy.data<T>();
   T* const px = dx.data<T>();
@@ -74,7 +63,7 @@ void backward(const Pool& pool, const Tensor& dx, const Tensor& dy, const Diviso
           for (int64_t oh = h->first(ih), lh = h->last(ih); oh <= lh; oh++)
             for (int64_t ow = w->first(iw), lw = w->last(iw); ow <= lw; ow++) {
               const T* const g = py + n * vy.n + (c + c0) * vy.c + od * vy.axis[0] + oh * vy.axis[1] + ow * vy.axis[2];
-              const C by = C(divisor.of(pool, od, oh, ow));
+              const C by = C(divisor.of(*d, *h, *w, od, oh, ow));
               for (int64_t l = 0; l < count; l++) sum[l] += C(g[l]) / by;
             }
         T* const out = px + n * vx.n + (c + c0) * vx.c + id * vx.axis[0] + ih * vx.axis[1] + iw * vx.axis[2];

@@ -9,7 +9,6 @@
 namespace dg {
 namespace {
 
-
 // Offsets of the taps of one window along an axis.
 struct Span {
   int64_t start, low, high;
@@ -19,7 +18,7 @@ struct Span {
 template <class T, bool with_codes>
 void forward(const Pool& pool, const Tensor& y, const Tensor* indices, const Tensor* codes, const Tensor& x) {
   using C = compute_t<T>;
-  const PoolView vx(x), vy(y), vi(indices ? *indices : y), vc(codes ? *codes : y);
+  const PlaneView vx(x), vy(y), vi(indices ? *indices : y), vc(codes ? *codes : y);
   const PoolAxis *const d = &pool.axis[0], *const h = &pool.axis[1], *const w = &pool.axis[2];
   const int64_t kh = h->extent(), kw = w->extent();
   const T* const px = x.data<T>();
@@ -56,7 +55,7 @@ void forward(const Pool& pool, const Tensor& y, const Tensor* indices, const Ten
             }
         if (!started)  // a dilated window that straddles the input
           for (int64_t l = 0; l < count; l++) best[l] = -std::numeric_limits<C>::infinity(), code[l] = 0;
-        auto offset = [&](const PoolView& v) {
+        auto offset = [&](const PlaneView& v) {
           return n * v.n + (c + c0) * v.c + od * v.axis[0] + oh * v.axis[1] + ow * v.axis[2];
         };
         T* const out = py + offset(vy);
@@ -85,7 +84,7 @@ void forward(const Pool& pool, const Tensor& y, const Tensor* indices, const Ten
 template <class T, class Code>
 void backward(const Pool& pool, const Tensor& dx, const Tensor& dy, const Tensor& codes) {
   using C = compute_t<T>;
-  const PoolView vx(dx), vy(dy), vc(codes);
+  const PlaneView vx(dx), vy(dy), vc(codes);
   const PoolAxis *const d = &pool.axis[0], *const h = &pool.axis[1], *const w = &pool.axis[2];
   const int64_t kh = h->extent(), kw = w->extent();
   const T* const py = dy.data<T>();
@@ -122,7 +121,7 @@ void backward(const Pool& pool, const Tensor& dx, const Tensor& dy, const Tensor
 
 template <class T, class Code>
 void gather(const Pool& pool, const Tensor& y, const Tensor& x, const Tensor& codes) {
-  const PoolView vx(x), vy(y), vc(codes);
+  const PlaneView vx(x), vy(y), vc(codes);
   const PoolAxis *const d = &pool.axis[0], *const h = &pool.axis[1], *const w = &pool.axis[2];
   const int64_t kh = h->extent(), kw = w->extent();
   pool_rows(pool, d->out, h->out, w->out, [&](int64_t n, int64_t c, int64_t od, int64_t oh, int64_t from, int64_t to) {
@@ -139,15 +138,6 @@ void gather(const Pool& pool, const Tensor& y, const Tensor& x, const Tensor& co
       }
     }
   });
-}
-
-void check_codes(const char* op, const Pool& pool, const Tensor& codes, const Tensor& pooled) {
-  require_same_sizes(codes, pooled, op);
-  const int64_t most = codes.dtype == DG_U8 ? 256 : INT32_MAX;
-  if (codes.dtype != DG_U8 && codes.dtype != DG_I32) fail(DG_DTYPE, "%s: window positions must be uint8 or int32, got %s", op, dtype_name(codes.dtype));
-  double extent = 1;
-  for (const PoolAxis& axis : pool.axis) extent *= double(axis.extent());
-  if (extent > double(most)) fail(DG_RANGE, "%s: a window of %g positions does not fit %s", op, extent, dtype_name(codes.dtype));
 }
 
 bool adjacent(const Tensor& t) { return t.strides[1] == 1; }
@@ -168,19 +158,13 @@ int32_t dg_max_pool(const dg_tensor* t, uint32_t y_slot, uint32_t indices_slot, 
     Tensor indices, codes;
     if (present(indices_slot)) {
       indices = tensor_at(t, indices_slot, name, Access::write);
-      require_dtype(indices, DG_I64, name, "indices");
-      require_same_sizes(indices, y, name);
+      check_indices(name, pool, indices, y);
     }
     if (present(codes_slot)) {
       codes = tensor_at(t, codes_slot, name, Access::write);
       check_codes(name, pool, codes, y);
     }
     const Tensor *const pi = present(indices_slot) ? &indices : nullptr, *const pc = present(codes_slot) ? &codes : nullptr;
-    if (pi) {  // positions inside a window are counted in int32
-      double extent = 1;
-      for (const PoolAxis& axis : pool.axis) extent *= double(axis.extent());
-      if (extent > double(INT32_MAX)) fail(DG_RANGE, "%s: a window of %g positions is too large", name, extent);
-    }
     if (adjacent(x) && adjacent(y) && (!pi || adjacent(*pi)) && (!pc || adjacent(*pc))) pool.inner = std::max<int64_t>(pool.channels, 1);
     dispatch_floats(x.dtype, name, [&](auto in) {
       using T = typename decltype(in)::type;

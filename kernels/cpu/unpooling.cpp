@@ -7,19 +7,6 @@
 namespace dg {
 namespace {
 
-// Sizes of [N, C, spatial...] with three spatial axes.
-struct Planes {
-  int64_t size[3] = {1, 1, 1}, count = 1;
-  PoolView view;
-  explicit Planes(const Tensor& t) : view(t) {
-    for (int a = 2; a < t.rank; a++) size[a + 3 - t.rank] = t.sizes[a];
-    count = size[0] * size[1] * size[2];
-  }
-  int64_t offset(int64_t flat) const {
-    return flat / (size[1] * size[2]) * view.axis[0] + flat / size[2] % size[1] * view.axis[1] + flat % size[2] * view.axis[2];
-  }
-};
-
 // Calls element(n, c, pooled position) for every element; positions of one plane in order and on one thread.
 template <class F>
 void each(const Tensor& pooled, int64_t plane, F&& element) {
@@ -34,16 +21,12 @@ void each(const Tensor& pooled, int64_t plane, F&& element) {
 }
 
 void check(const char* op, const Tensor& full, const Tensor& pooled, const Tensor& indices) {
-  if (full.rank < 3 || full.rank > 5 || pooled.rank != full.rank || full.sizes[0] != pooled.sizes[0] || full.sizes[1] != pooled.sizes[1])
-    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(pooled).c_str(), shape_text(full).c_str());
-  require_same_sizes(indices, pooled, op);
-  require_dtype(indices, DG_I64, op, "indices");
-  require_dtype(full, pooled.dtype, op, "the output");
+  check_unpooling(op, full, pooled, indices);
   if (pooled.numel == 0) return;
   const Planes index(indices), large(full);
   std::atomic<bool> bad{false};
   each(pooled, index.count, [&](int64_t n, int64_t c, int64_t o) {
-    const int64_t at = indices.data<int64_t>()[n * index.view.n + c * index.view.c + index.offset(o)];
+    const int64_t at = indices.data<int64_t>()[n * index.n + c * index.c + index.flat_offset(o)];
     if (at < 0 || at >= large.count) bad.store(true, std::memory_order_relaxed);
   });
   if (bad.load()) fail(DG_RANGE, "%s: an index is outside 0 .. %lld of the output %s", op, (long long)(large.count - 1), shape_text(full).c_str());
@@ -65,9 +48,9 @@ int32_t dg_unpool_scatter(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, 
       if (x.numel == 0) return;
       const Planes px(x), py(y), index(indices);
       each(x, px.count, [&](int64_t n, int64_t c, int64_t o) {
-        const int64_t at = indices.data<int64_t>()[n * index.view.n + c * index.view.c + index.offset(o)];
-        T& target = y.data<T>()[n * py.view.n + c * py.view.c + py.offset(at)];
-        const T v = x.data<T>()[n * px.view.n + c * px.view.c + px.offset(o)];
+        const int64_t at = indices.data<int64_t>()[n * index.n + c * index.c + index.flat_offset(o)];
+        T& target = y.data<T>()[n * py.n + c * py.c + py.flat_offset(at)];
+        const T v = x.data<T>()[n * px.n + c * px.c + px.flat_offset(o)];
         target = accumulate ? T(compute_t<T>(target) + compute_t<T>(v)) : v;
       });
     });
@@ -84,8 +67,8 @@ int32_t dg_unpool_gather(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, u
       using T = typename decltype(in)::type;
       const Planes px(x), py(y), index(indices);
       each(y, py.count, [&](int64_t n, int64_t c, int64_t o) {
-        const int64_t at = indices.data<int64_t>()[n * index.view.n + c * index.view.c + index.offset(o)];
-        y.data<T>()[n * py.view.n + c * py.view.c + py.offset(o)] = x.data<T>()[n * px.view.n + c * px.view.c + px.offset(at)];
+        const int64_t at = indices.data<int64_t>()[n * index.n + c * index.c + index.flat_offset(o)];
+        y.data<T>()[n * py.n + c * py.c + py.flat_offset(o)] = x.data<T>()[n * px.n + c * px.c + px.flat_offset(at)];
       });
     });
   });
