@@ -1,10 +1,8 @@
 // Index maps of interpolation and padding, one axis at a time: which input positions an output position reads, and how much of each.
 // R is the type in which positions are computed: float for float and the half types, double for double (as in PyTorch).
 #pragma once
-#include <cmath>
-
-#include "dtype.h"
 #include "op_codes.h"
+#include "tensor.h"
 
 namespace dg {
 
@@ -108,6 +106,48 @@ DG_HD int64_t padded_source(PadMode mode, int64_t o, int64_t in, int64_t before)
   if (mode == PadMode::replicate) return i < 0 ? 0 : (i < in ? i : in - 1);
   if (mode == PadMode::reflect) return i < 0 ? -i : (i < in ? i : 2 * (in - 1) - i);
   return i < 0 ? i + in : (i < in ? i : i - in);
+}
+
+// Checks ranks 3 to 5, batch, channels, and sizes 1 .. 2^31 - 1 of the spatial axes; returns the number of spatial axes.
+inline int check_planes(const char* op, const Tensor& y, const Tensor& x) {
+  if (x.rank < 3 || x.rank > 5 || y.rank != x.rank || x.sizes[0] != y.sizes[0] || x.sizes[1] != y.sizes[1])
+    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(x).c_str(), shape_text(y).c_str());
+  require_dtype(y, x.dtype, op, "the output");
+  for (int a = 2; a < x.rank; a++)
+    for (const int64_t size : {x.sizes[a], y.sizes[a]})
+      if (size < 1 || size > INT32_MAX)
+        fail(DG_SHAPE, "%s: sizes outside 1 .. 2^31 - 1: %s and %s", op, shape_text(x).c_str(), shape_text(y).c_str());
+  return x.rank - 2;
+}
+
+// Checks the arguments of interpolation; `adjoint` for its backward. Returns the number of spatial axes.
+inline int check_interpolation(const char* op, const Tensor& y, const Tensor& x, bool adjoint, uint32_t mode, const double (&factors)[3]) {
+  if (mode >= uint32_t(InterpolateMode::count)) fail(DG_RANGE, "%s: mode %u does not exist", op, mode);
+  const int axes = check_planes(op, y, x);
+  for (const double factor : factors)
+    if (!(factor >= 0 && factor < 1e300)) fail(DG_RANGE, "%s: a scale factor must be positive, got %g", op, factor);
+  if (InterpolateMode(mode) > InterpolateMode::nearest_exact || adjoint) dispatch_floats(x.dtype, op, [](auto) {});
+  return axes;
+}
+
+// Tables of taps are in memory: the header of a broadcast tensor could ask for more than there is. The most taps of an output, checked.
+inline void check_entries(double taps) {
+  if (!(taps < double(int64_t(1) << 30))) fail(DG_RANGE, "interpolate: tables of %g entries are too large", taps);
+}
+template <class R>
+int64_t check_taps(InterpolateMode mode, const InterpolateAxis<R>& axis) {
+  double most = 4;
+  if (mode == InterpolateMode::linear_antialias || mode == InterpolateMode::cubic_antialias)
+    most = std::min(double(axis.in), 2 * double(axis.radius(mode == InterpolateMode::cubic_antialias)) + 2);
+  check_entries(most * double(axis.out));
+  return int64_t(most);
+}
+
+// Checks one axis of padding: `in` positions become `out`, `front` of them before the first.
+inline void check_padding(const char* op, PadMode mode, int64_t in, int64_t out, int64_t front) {
+  const int64_t most = mode == PadMode::reflect ? in - 1 : (mode == PadMode::circular ? in : INT32_MAX), behind = out - in - front;
+  if (front > most || behind > most || behind < 0)
+    fail(DG_SHAPE, "%s: %lld positions do not become %lld with %lld in front", op, (long long)in, (long long)out, (long long)front);
 }
 
 }  // namespace dg

@@ -6,18 +6,13 @@
 namespace dg {
 namespace {
 
-// Tables of taps are in memory: the header of a broadcast tensor could ask for more than there is.
-void check_size(double taps) {
-  if (!(taps < double(int64_t(1) << 30))) fail(DG_RANGE, "interpolate: tables of %g entries are too large", taps);
-}
-
 template <class R>
 Taps taps_of(InterpolateMode mode, const InterpolateAxis<R>& axis, bool image) {
   using M = InterpolateMode;
   Taps taps;
+  check_taps(mode, axis);
   if (mode == M::linear_antialias || mode == M::cubic_antialias) {
     const bool cubic = mode == M::cubic_antialias;
-    check_size(std::min(double(axis.in), 2 * double(axis.radius(cubic)) + 2) * double(axis.out));
     std::vector<R> weight;
     for (int64_t o = 0; o < axis.out; o++) {
       int64_t low, count;
@@ -30,7 +25,6 @@ Taps taps_of(InterpolateMode mode, const InterpolateAxis<R>& axis, bool image) {
     }
     return taps;
   }
-  check_size(4 * double(axis.out));
   for (int64_t o = 0; o < axis.out; o++) {
     int64_t index[4];
     R weight[4] = {1, 0, 0, 0};
@@ -48,13 +42,9 @@ Taps taps_of(InterpolateMode mode, const InterpolateAxis<R>& axis, bool image) {
 }
 
 void interpolate(const char* name, const Tensor& y, const Tensor& x, bool adjoint, uint32_t code, bool align, const double (&factors)[3]) {
-  if (code >= uint32_t(InterpolateMode::count)) fail(DG_RANGE, "%s: mode %u does not exist", name, code);
+  const int axes = check_interpolation(name, y, x, adjoint, code, factors);
   const InterpolateMode mode = InterpolateMode(code);
-  const int axes = check_planes(name, y, x);
-  for (const double factor : factors)
-    if (!(factor >= 0 && factor < 1e300)) fail(DG_RANGE, "%s: a scale factor must be positive, got %g", name, factor);
   const bool nearest = mode <= InterpolateMode::nearest_exact;
-  if (!nearest || adjoint) dispatch_floats(x.dtype, name, [](auto) {});
   if (y.numel == 0) return;
   Taps taps[3];
   for (int a = 0; a < 3; a++) {
@@ -85,11 +75,9 @@ void pad(const char* name, const Tensor& y, const Tensor& x, bool adjoint, uint3
     }
     const int at = a + x.rank - 3;
     const int64_t in = adjoint ? y.sizes[at] : x.sizes[at], out = adjoint ? x.sizes[at] : y.sizes[at], front = before[a];
-    const int64_t most = mode == PadMode::reflect ? in - 1 : (mode == PadMode::circular ? in : INT32_MAX), behind = out - in - front;
-    if (front > most || behind > most || behind < 0)
-      fail(DG_SHAPE, "%s: %lld positions do not become %lld with %lld in front", name, (long long)in, (long long)out, (long long)front);
+    check_padding(name, mode, in, out, front);
     if (y.numel == 0) continue;
-    check_size(double(out));
+    check_entries(double(out));
     for (int64_t o = 0; o < out; o++) {
       taps[a].add(padded_source(mode, o, in, front), 1);
       taps[a].end();

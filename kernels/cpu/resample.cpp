@@ -148,17 +148,6 @@ Taps transposed(const Taps& taps, int64_t inputs) {
   return out;
 }
 
-int check_planes(const char* op, const Tensor& y, const Tensor& x) {
-  if (x.rank < 3 || x.rank > 5 || y.rank != x.rank || x.sizes[0] != y.sizes[0] || x.sizes[1] != y.sizes[1])
-    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(x).c_str(), shape_text(y).c_str());
-  require_dtype(y, x.dtype, op, "the output");
-  for (int a = 2; a < x.rank; a++)
-    for (const int64_t size : {x.sizes[a], y.sizes[a]})
-      if (size < 1 || size > INT32_MAX)
-        fail(DG_SHAPE, "%s: sizes outside 1 .. 2^31 - 1: %s and %s", op, shape_text(x).c_str(), shape_text(y).c_str());
-  return x.rank - 2;
-}
-
 void resample(const char* op, const Tensor& y, const Tensor& x, const Taps (&taps)[3]) {
   dispatch_floats(x.dtype, op, [&](auto in) { weighted<typename decltype(in)::type>(y, x, taps); });
 }

@@ -27,9 +27,6 @@ Taps identity_taps();
 // The adjoint: from an axis of `inputs` positions.
 Taps transposed(const Taps& taps, int64_t inputs);
 
-// Checks ranks 3 to 5, batch, channels, and sizes 1 .. 2^31 - 1 of the spatial axes; returns the number of spatial axes.
-int check_planes(const char* op, const Tensor& y, const Tensor& x);
-
 // y from x for floating-point dtypes; deterministic, each output written once.
 void resample(const char* op, const Tensor& y, const Tensor& x, const Taps (&taps)[3]);
 
