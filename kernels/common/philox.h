@@ -12,7 +12,7 @@ struct PhiloxKey {
 // Encrypts the 128-bit counter c in place.
 DG_HD void philox(uint32_t& c0, uint32_t& c1, uint32_t& c2, uint32_t& c3, PhiloxKey key) {
   uint32_t k0 = key.low, k1 = key.high;
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__CUDACC__)
 #pragma GCC unroll 10
 #endif
   for (int round = 0; round < 10; round++) {

@@ -1,5 +1,6 @@
 // Devices, streams, events, graphs, and errors that only a device can see.
 #include <atomic>
+#include <bit>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -145,7 +146,9 @@ void synchronise(const char* op) {
     message = messages[found.message];
   }
   char text[512];
-  std::snprintf(text, sizeof text, message.format.c_str(), found.values[0], found.values[1], found.values[2]);
+  const char* const format = message.format.c_str();
+  if (std::strstr(format, "%g")) std::snprintf(text, sizeof text, format, std::bit_cast<double>(found.values[0]));
+  else std::snprintf(text, sizeof text, format, found.values[0], found.values[1], found.values[2]);
   fail(message.status, "%s", text);
 }
 

@@ -56,7 +56,8 @@ struct Report {
     slot->values[2] = c;
   }
 };
-// `format` is a printf format of which up to three %lld stand for the values of the report; it may hold text known on the host already.
+// `format` is a printf format of which up to three %lld stand for the values of the report, or one %g for a double whose bits are the first value;
+// it may hold text known on the host already.
 Report report(dg_status status, const std::string& format);
 
 // While a step is captured into a graph: how often the graph has been launched since, and how many random counters one launch uses. Null otherwise.
