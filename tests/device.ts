@@ -7,7 +7,10 @@ import { cuda, type Device, device as deviceOf, type DeviceLike, setDefaultDevic
 
 /** The device under test. */
 export const device: Device = deviceOf((Deno.env.get("DINOGRAD_DEVICE") ?? "cpu") as DeviceLike);
-if (device.type === "cuda" && Deno.env.get("DINOGRAD_EMULATED_CUDA") === undefined) Deno.env.set("DINOGRAD_EMULATED_CUDA", "1");
+if (device.type === "cuda") {
+  if (Deno.env.get("DINOGRAD_EMULATED_CUDA") === undefined) Deno.env.set("DINOGRAD_EMULATED_CUDA", "1");
+  if (Deno.env.get("DINOGRAD_EMULATED_DEVICES") === undefined) Deno.env.set("DINOGRAD_EMULATED_DEVICES", "4");
+}
 setDefaultDevice(device);
 
 /** Runs `fn` and waits for the device, which only then tells of errors in the elements. */
