@@ -378,6 +378,8 @@ void run_grid(const Call& call, int device) {
 
 // ---- checks of accesses
 
+constexpr unsigned kAtomic = 0xfff;  // in place of a thread's number: atomic operations do not race with each other
+
 uint64_t stamp() {
   const unsigned number = block.running->number;
   return uint64_t(epoch) << 32 | uint64_t(block.warp_epochs[number / 32] & 0xfffff) << 12 | (number + 1);
@@ -395,16 +397,16 @@ bool meets(uint64_t before, uint64_t now, bool shared) {
   return !one_warp || (before >> 12 & 0xfffff) == (now >> 12 & 0xfffff);
 }
 
-void trace(Trace* traces, size_t bytes, bool write, bool shared) {
-  const uint64_t now = stamp();
+void trace(Trace* traces, size_t bytes, bool write, bool shared, uint64_t now) {
   const char* const memory = shared ? "shared" : "device";
   for (size_t i = 0; i < bytes; i += 2) {
     Trace& it = traces[i];
     const bool wrote = meets(it.writer, now, shared), read = write && (meets(it.first_reader, now, shared) || meets(it.last_reader, now, shared));
     if (wrote || read) {
       const uint64_t other = wrote ? it.writer : meets(it.first_reader, now, shared) ? it.first_reader : it.last_reader;
-      abandon(text("race in %s memory: %s what thread %u %s, with no barrier between them", memory, write ? "writes" : "reads",
-                   unsigned(other & 0xfff) - 1, wrote ? "writes" : "reads"));
+      const std::string who = (other & 0xfff) == kAtomic ? "an atomic operation" : text("thread %u", unsigned(other & 0xfff) - 1);
+      abandon(text("race in %s memory: %s what %s %s, with no barrier between them", memory, write ? "writes" : "reads", who.c_str(),
+                   wrote ? "writes" : "reads"));
     }
     if (write) {
       it.writer = now;
@@ -465,7 +467,7 @@ __attribute__((noinline)) void shared_access(uintptr_t address, size_t bytes, bo
     if (!write && shared_states[at + i] == kFresh) abandon(text("reads %zu bytes of shared memory that were never written, at byte %zu", bytes, at + i));
   }
   if (write) std::memset(shared_states + at, kWritten, bytes);
-  trace(shared_traces + at, bytes, write, true);
+  trace(shared_traces + at, bytes, write, true, stamp());
 }
 
 __attribute__((noinline)) void other_access(uintptr_t address, size_t bytes, bool write) {
@@ -487,7 +489,7 @@ inline void access(uintptr_t address, bool write) {
       if (!write || !all_allocated(state, n)) bad_access(address, n, write);
       std::memset(state, kWritten, n);
     }
-    if (arena_traces) trace(arena_traces + (address - arena), n, write, false);
+    if (arena_traces) trace(arena_traces + (address - arena), n, write, false, stamp());
     return;
   }
   other_access(address, n, write);
@@ -503,7 +505,7 @@ void access_any(uintptr_t address, size_t bytes, bool write) {
     for (size_t i = 0; i < bytes; i++)
       if (state[i] != kWritten) bad_access(address + i, 1, false);
   }
-  if (arena_traces) trace(arena_traces + (address - arena), bytes, write, false);
+  if (arena_traces) trace(arena_traces + (address - arena), bytes, write, false, stamp());
 }
 
 }  // namespace
@@ -583,18 +585,21 @@ const uint64_t* exchange(unsigned mask, uint64_t value, const char* op) {
 
 void atomic_access(const void* address, size_t bytes) {
   const uintptr_t at = reinterpret_cast<uintptr_t>(address);
+  const uint64_t now = uint64_t(epoch) << 32 | kAtomic;
   block.acquired = true;
   if (at - arena < arena_end - arena) {
     uint8_t* state = states + (at - arena);
     if (device_of(at) != current || at % bytes != 0 || !all_allocated(state, bytes)) bad_access(at, bytes, true);
     for (size_t i = 0; i < bytes; i++)
       if (state[i] != kWritten) bad_access(at, bytes, false);
+    if (arena_traces) trace(arena_traces + (at - arena), bytes, true, false, now);
     return;
   }
   const size_t offset = at - reinterpret_cast<uintptr_t>(shared_data);
   if (offset >= kShared) return other_access(at, bytes, true);
   for (size_t i = 0; i < bytes; i++)
     if (shared_states[offset + i] != kWritten) abandon(text("an atomic operation on shared memory that was never written, at byte %zu", offset));
+  trace(shared_traces + offset, bytes, true, true, now);
 }
 
 void check_access(const void* address, size_t bytes, bool write, const char* what) {

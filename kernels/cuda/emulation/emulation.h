@@ -110,7 +110,7 @@ T shuffle(unsigned mask, T value, int source, bool inside, const char* op) {
 }
 
 template <class T, class F>
-T atomic(T* address, F change) {
+[[gnu::no_sanitize_thread]] T atomic(T* address, F change) {  // atomic_access does the check
   atomic_access(address, sizeof(T));
   T old;
   std::memcpy(&old, address, sizeof old);
