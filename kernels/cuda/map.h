@@ -39,7 +39,10 @@ __device__ void packed_loop(const F& f, int64_t count, Out* out, const In*... in
       reinterpret_cast<Pack<Out, N>*>(out)[i] = y;
     }(reinterpret_cast<const Pack<In, N>*>(in)[i]...);
   }
-  for (int64_t i = packs * N + first; i < count; i += stride) out[i] = f(in[i]...);
+  for (int64_t i = packs * N + first; i < count; i += stride) {
+    const Out y = f(in[i]...);  // not straight into memory: the emulator does not see where a call leaves its result
+    out[i] = y;
+  }
 }
 
 // Gapless operands in one memory order: N elements a thread, each operand by one load of at most 16 bytes.
@@ -94,7 +97,8 @@ __device__ void strided_loop(const F& f, const Nest<1 + sizeof...(In), I>& nest,
   for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < nest.count; i += stride) {
     I offset[1 + sizeof...(In)];
     nest.offsets(I(i), offset);
-    out[offset[0]] = [&]<size_t... k>(std::index_sequence<k...>) { return f(in[offset[k + 1]]...); }(std::index_sequence_for<In...>{});
+    const Out y = [&]<size_t... k>(std::index_sequence<k...>) { return f(in[offset[k + 1]]...); }(std::index_sequence_for<In...>{});
+    out[offset[0]] = y;
   }
 }
 
