@@ -7,6 +7,14 @@
 namespace dg {
 namespace {
 
+// Sine, cosine and tangent of float: arguments past kPeriodicLimit take the long way through double.
+template <UnaryOp op, class C>
+__device__ C value(C x) {
+  if constexpr (std::is_same_v<C, float> && periodic(op))
+    if (fabsf(x) >= kPeriodicLimit) return float(unary_value<op, double>(double(x)));
+  return unary_value<op, C>(x);
+}
+
 // The op is a uniform branch around a pack's arithmetic: a kernel a dtype instead of one an op and dtype, and memory-bound all the same.
 template <class T>
 struct Unary {
@@ -14,7 +22,7 @@ struct Unary {
   __device__ T operator()(T x) const {
     using C = wide_t<T>;
     T y{};
-    select<UnaryOp, UnaryOp::isnan>(op, [&](auto code) { y = T(unary_value<code(), C>(C(x))); });
+    select<UnaryOp, UnaryOp::isnan>(op, [&](auto code) { y = T(value<decltype(code)::value, C>(C(x))); });
     return y;
   }
 };
