@@ -825,7 +825,12 @@ export const symbols = {
       "pointer", // t
       "u32", // mean
       "u32", // var
+      "u32", // invstd
+      "u32", // running_mean
+      "u32", // running_var
       "u32", // x
+      "f64", // momentum
+      "f64", // eps
     ],
     result: "i32",
   },

@@ -78,21 +78,20 @@ interface Statistics {
 }
 
 function batchStatistics(x: Tensor, runningMean: Tensor | null, runningVar: Tensor | null, momentum: number, eps: number): Statistics {
-  const channels = x.shape[1], dtype = statisticsDType(x), count = x.numel() / channels;
+  const channels = x.shape[1], dtype = statisticsDType(x);
   const [mean, variance, invstd] = [0, 1, 2].map(() => emptyTensor([channels], dtype, x.device));
-  native(x.device, (lib, f) => lib.dg_batch_norm_stats(f.pointer, f.put(mean), f.put(variance), f.put(x)));
   const means = perChannel(runningMean, dtype), variances = perChannel(runningVar, dtype);
   native(
     x.device,
     (lib, f) =>
-      lib.dg_batch_norm_update(
+      lib.dg_batch_norm_stats(
         f.pointer,
-        f.put(invstd),
         f.put(mean),
         f.put(variance),
+        f.put(invstd),
         f.put(means),
         f.put(variances),
-        count,
+        f.put(x),
         momentum,
         eps,
       ),

@@ -112,7 +112,8 @@ void apply(const Layout& l, T* y, const T* x, const T* r, const C* mean, const C
 using namespace dg;
 using namespace dg::batch_norm;
 
-int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean_slot, uint32_t var_slot, uint32_t x_slot) {
+int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean_slot, uint32_t var_slot, uint32_t invstd_slot, uint32_t running_mean_slot,
+                            uint32_t running_var_slot, uint32_t x_slot, double momentum, double eps) {
   return guard([&] {
     const char* const name = "batch_norm_stats";
     const Tensor x = tensor_at(t, x_slot, name);
@@ -124,13 +125,21 @@ int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean_slot, uint32_t var
       C* mean = channel_data<C>(t, mean_slot, l, channel_dtype<C>(), name, Access::write);
       C* var = channel_data<C>(t, var_slot, l, channel_dtype<C>(), name, Access::write);
       if (!mean || !var) fail(DG_SHAPE, "%s: both outputs must be given", name);
+      ChannelUpdate<C> update;
+      update.invstd = channel_data<C>(t, invstd_slot, l, channel_dtype<C>(), name, Access::write);
+      update.running_mean = channel_data<C>(t, running_mean_slot, l, channel_dtype<C>(), name, Access::write);
+      update.running_var = channel_data<C>(t, running_var_slot, l, channel_dtype<C>(), name, Access::write);
+      if (!update.running_mean != !update.running_var) fail(DG_SHAPE, "%s: both running statistics must be given, or none", name);
+      update.momentum = momentum, update.eps = eps;
       if (x.numel == 0) fail(DG_SHAPE, "%s: no values to take the mean of", name);
+      update.unbiased = double(l.count()) / double(l.count() - 1);
       const int64_t partials = l.blocks * l.channels;
       const Scratch scratch(partials * int64_t(sizeof(double) + sizeof(C)));
       double* const means = scratch.as<double>();
       C* const squares = reinterpret_cast<C*>(means + partials);
       block_moments<T, C>(l, x.data<T>(), means, squares);
       merge_moments<C>(l, means, squares, mean, var);
+      for (int64_t c = 0; c < l.channels; c++) update(c, mean[c], var[c]);
     });
   });
 }
@@ -150,19 +159,15 @@ int32_t dg_batch_norm_update(const dg_tensor* t, uint32_t invstd_slot, uint32_t 
     auto update = [&](auto zero) {
       using C = decltype(zero);
       const C* v = vector(var_slot, Access::read).template data<C>();
-      if (present(invstd_slot)) {
-        C* invstd = vector(invstd_slot, Access::write).template data<C>();
-        for (int64_t c = 0; c < var.numel; c++) invstd[c] = C(1.0 / std::sqrt(double(v[c]) + eps));
+      const C* mean = v;  // read only with running statistics
+      ChannelUpdate<C> next{nullptr, nullptr, nullptr, count / (count - 1), momentum, eps};
+      if (present(invstd_slot)) next.invstd = vector(invstd_slot, Access::write).template data<C>();
+      if (present(running_mean_slot)) {
+        next.running_mean = vector(running_mean_slot, Access::write).template data<C>();
+        next.running_var = vector(running_var_slot, Access::write).template data<C>();
+        mean = vector(mean_slot, Access::read).template data<C>();
       }
-      if (!present(running_mean_slot)) return;
-      C* running_mean = vector(running_mean_slot, Access::write).template data<C>();
-      C* running_var = vector(running_var_slot, Access::write).template data<C>();
-      const C* mean = vector(mean_slot, Access::read).template data<C>();
-      const double unbiased = count / (count - 1);
-      for (int64_t c = 0; c < var.numel; c++) {
-        running_mean[c] = C((1 - momentum) * double(running_mean[c]) + momentum * double(mean[c]));
-        running_var[c] = C((1 - momentum) * double(running_var[c]) + momentum * unbiased * double(v[c]));
-      }
+      for (int64_t c = 0; c < var.numel; c++) next(c, mean[c], v[c]);
     };
     if (var.dtype == DG_F32) update(0.0f);
     else if (var.dtype == DG_F64) update(0.0);

@@ -24,6 +24,7 @@ struct Statistics {
   Shape s;
   const T* x;
   C *mean, *var;
+  ChannelUpdate<C> update;
 
   // The value that deviations are taken from first.
   __device__ C column(int64_t channel) const { return C(x[channel * s.inner]); }
@@ -35,8 +36,10 @@ struct Statistics {
     for (int j = 0; j < V; j++) sums[j].add(C(v.at[j]) - about[P == 1 ? 0 : j], one_over);
   }
   __device__ void finish(int64_t channel, const Total& total) const {
-    mean[channel] = C(double(column(channel)) + total.mean);
-    var[channel] = C(total.square / total.count);
+    const C m = C(double(column(channel)) + total.mean), v = C(total.square / total.count);
+    mean[channel] = m;
+    var[channel] = v;
+    update(channel, m, v);
   }
 };
 
@@ -206,15 +209,9 @@ void with_packs(const Shape& s, F&& f, const P*... pointers) {
 }
 
 template <class C>
-__global__ void update(int64_t channels, C* invstd, C* running_mean, C* running_var, const C* mean, const C* var, double count, double momentum,
-                       double eps) {
+__global__ void update_channels(int64_t channels, ChannelUpdate<C> update, const C* mean, const C* var) {
   const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (c >= channels) return;
-  const double v = double(var[c]);
-  if (invstd) invstd[c] = C(1.0 / std::sqrt(v + eps));
-  if (!running_mean) return;
-  running_mean[c] = C((1 - momentum) * double(running_mean[c]) + momentum * double(mean[c]));
-  running_var[c] = C((1 - momentum) * double(running_var[c]) + momentum * (count / (count - 1)) * v);
+  if (c < channels) update(c, mean[c], var[c]);
 }
 
 }  // namespace
@@ -223,7 +220,8 @@ __global__ void update(int64_t channels, C* invstd, C* running_mean, C* running_
 using namespace dg;
 using namespace dg::batch_norm;
 
-int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean_slot, uint32_t var_slot, uint32_t x_slot) {
+int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean_slot, uint32_t var_slot, uint32_t invstd_slot, uint32_t running_mean_slot,
+                            uint32_t running_var_slot, uint32_t x_slot, double momentum, double eps) {
   return guard([&] {
     const char* const name = "batch_norm_stats";
     const Tensor x = tensor_at(t, x_slot, name);
@@ -235,8 +233,15 @@ int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean_slot, uint32_t var
       C* mean = channel_data<C>(t, mean_slot, s, channel_dtype<C>(), name, Access::write);
       C* var = channel_data<C>(t, var_slot, s, channel_dtype<C>(), name, Access::write);
       if (!mean || !var) fail(DG_SHAPE, "%s: both outputs must be given", name);
+      ChannelUpdate<C> update;
+      update.invstd = channel_data<C>(t, invstd_slot, s, channel_dtype<C>(), name, Access::write);
+      update.running_mean = channel_data<C>(t, running_mean_slot, s, channel_dtype<C>(), name, Access::write);
+      update.running_var = channel_data<C>(t, running_var_slot, s, channel_dtype<C>(), name, Access::write);
+      if (!update.running_mean != !update.running_var) fail(DG_SHAPE, "%s: both running statistics must be given, or none", name);
+      update.momentum = momentum, update.eps = eps;
       if (x.numel == 0) fail(DG_SHAPE, "%s: no values to take the mean of", name);
-      const Statistics<T, C> op{s, x.data<T>(), mean, var};
+      update.unbiased = double(s.count()) / double(s.count() - 1);
+      const Statistics<T, C> op{s, x.data<T>(), mean, var, update};
       with_packs<T>(s, [&](auto v) { launch_reduction<v()>(name, op, s); }, op.x);
     });
   });
@@ -256,16 +261,15 @@ int32_t dg_batch_norm_update(const dg_tensor* t, uint32_t invstd_slot, uint32_t 
     };
     auto run = [&](auto zero) {
       using C = decltype(zero);
-      const C *v = vector(var_slot, Access::read).template data<C>(), *mean = nullptr;
-      C *invstd = nullptr, *running_mean = nullptr, *running_var = nullptr;
-      if (present(invstd_slot)) invstd = vector(invstd_slot, Access::write).template data<C>();
+      const C *v = vector(var_slot, Access::read).template data<C>(), *mean = v;  // read only with running statistics
+      ChannelUpdate<C> next{nullptr, nullptr, nullptr, count / (count - 1), momentum, eps};
+      if (present(invstd_slot)) next.invstd = vector(invstd_slot, Access::write).template data<C>();
       if (present(running_mean_slot)) {
-        running_mean = vector(running_mean_slot, Access::write).template data<C>();
-        running_var = vector(running_var_slot, Access::write).template data<C>();
+        next.running_mean = vector(running_mean_slot, Access::write).template data<C>();
+        next.running_var = vector(running_var_slot, Access::write).template data<C>();
         mean = vector(mean_slot, Access::read).template data<C>();
       }
-      if (var.numel == 0) return;
-      launch(name, update<C>, blocks_for(var.numel, 128), 128, 0, var.numel, invstd, running_mean, running_var, mean, v, count, momentum, eps);
+      if (var.numel > 0) launch(name, update_channels<C>, blocks_for(var.numel, 128), 128, 0, var.numel, next, mean, v);
     };
     if (var.dtype == DG_F32) run(0.0f);
     else if (var.dtype == DG_F64) run(0.0);
