@@ -20,7 +20,10 @@ export function awaited<T>(fn: () => T): T {
   return result;
 }
 
-/** `assertThrows` of `@std/assert`, waiting for the device inside. */
+/**
+ * `assertThrows` of `@std/assert`, waiting for the device inside. An index out of range that only the device sees is told later, without the name of the
+ * operation.
+ */
 export function assertThrows<E extends Error = Error>(
   fn: () => unknown,
   // deno-lint-ignore no-explicit-any
@@ -28,5 +31,6 @@ export function assertThrows<E extends Error = Error>(
   text?: string,
   what?: string,
 ): E {
-  return std.assertThrows(() => awaited(fn), errorClass, text, what);
+  const told = device.type === "cuda" ? text?.replace(/^\w+: (?=index -?\d)/, "") : text;
+  return std.assertThrows(() => awaited(fn), errorClass, told, what);
 }

@@ -15,8 +15,10 @@ __global__ void gather(Nest<3, I> nest, T* out, const char* index, bool wide, co
     I offset[3];
     nest.offsets(I(i), offset);
     const int64_t from = wide ? reinterpret_cast<const int64_t*>(index)[offset[1]] : reinterpret_cast<const int32_t*>(index)[offset[1]];
+    T value{};  // for an index outside: nothing is left unwritten
     if (uint64_t(from) >= uint64_t(size)) bad(from);
-    else out[offset[0]] = x[offset[2] + uint64_t(from) * uint64_t(step)];
+    else value = x[offset[2] + uint64_t(from) * uint64_t(step)];
+    out[offset[0]] = value;
   }
 }
 
@@ -39,10 +41,11 @@ __global__ void read_rows(IndexCheck rows, Nest<1, uint64_t> places, Nest<2, uin
         bad = true;
       }
     }
-    if (bad) continue;
     places.offsets(b, place);
     row.offsets(j, offset);
-    out[place[0] + offset[0]] = x[from + offset[1]];
+    T value{};  // for an index outside: nothing is left unwritten
+    if (!bad) value = x[from + offset[1]];
+    out[place[0] + offset[0]] = value;
   }
 }
 

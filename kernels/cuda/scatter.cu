@@ -85,11 +85,14 @@ __global__ void walk_lanes(Problem p, IndexCheck check, const int* refused) {
     uint64_t lane[3];
     p.lane.offsets(i, lane);
     const Values<T> values(p, lane);
-    if (!moves && !p.include_self)
-      for (uint64_t a = 0; a < p.length; a++) *values.target(p, p.indices.number(a, lane[2])) = scatter_identity<T>(p.op);
+    if (!moves && !p.include_self) {
+      const T identity = scatter_identity<T>(p.op);
+      for (uint64_t a = 0; a < p.length; a++) *values.target(p, p.indices.number(a, lane[2])) = identity;
+    }
     for (uint64_t a = 0; a < p.length; a++) {
       T* const to = values.target(p, p.indices.number(a, lane[2]));
-      *to = fold<T, moves>(p.op, moves ? T{} : *to, values.source(p, a));
+      const T value = fold<T, moves>(p.op, moves ? T{} : *to, values.source(p, a));
+      *to = value;
     }
   }
 }
@@ -105,8 +108,8 @@ __global__ void write_each(Problem p, IndexCheck check, const int* refused) {
     p.lane.offsets(i - a * p.lanes, lane);
     const Values<T> values(p, lane);
     T* const to = values.target(p, p.indices.number(a, lane[2]));
-    if constexpr (moves) *to = values.source(p, a);
-    else *to = fold<T, moves>(p.op, p.include_self ? *to : scatter_identity<T>(p.op), values.source(p, a));
+    const T value = moves ? values.source(p, a) : fold<T, moves>(p.op, p.include_self ? *to : scatter_identity<T>(p.op), values.source(p, a));
+    *to = value;
   }
 }
 
