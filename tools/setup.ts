@@ -4,12 +4,15 @@
  * In a checkout it runs by itself before the tasks that need it. After a remote import, run it once from the same address:
  * `deno run -A <address of the package>/tools/setup.ts`. It then fetches the sources from there and builds into the user's cache folder.
  *
- * `--emulated-cuda` also builds the CUDA library for the emulator (`kernels/cuda/emulation/`), which the tests use.
+ * The CUDA library is built if `nvcc` (release 12 or later) is on the PATH; `--cuda-toolkit=pip` fetches one otherwise. `--emulated-cuda` also builds it for
+ * the emulator (`kernels/cuda/emulation/`), which the tests use.
  *
  * @module
  */
 import { libraryFolder, packageUrl } from "../ffi/locate.ts";
 import manifest from "../kernels/manifest.json" with { type: "json" };
+import { type Toolkit, toolkit } from "./cuda_toolkit.ts";
+import { install, run, SetupError } from "./system.ts";
 
 /** Debian packages that provide what the build needs. */
 const packages = { compiler: "g++", cmake: "cmake", ninja: "ninja-build" } as const;
@@ -18,36 +21,6 @@ type Need = keyof typeof packages;
 const local = packageUrl.protocol === "file:";
 const folder = libraryFolder();
 const work = local ? decodeURIComponent(new URL("build/cmake", packageUrl).pathname) : `${folder}/cmake`;
-
-/** Failure that is answered with a message and no stack. */
-class SetupError extends Error {}
-
-async function run(
-  command: string,
-  args: string[],
-  options: { quiet?: boolean; stdin?: string } = {},
-): Promise<{ ok: boolean; text: string }> {
-  try {
-    const child = new Deno.Command(command, {
-      args,
-      stdin: options.stdin === undefined ? "null" : "piped",
-      stdout: options.quiet ? "piped" : "inherit",
-      stderr: options.quiet ? "piped" : "inherit",
-      env: { DEBIAN_FRONTEND: "noninteractive" },
-    }).spawn();
-    if (options.stdin !== undefined) {
-      const writer = child.stdin.getWriter();
-      await writer.write(new TextEncoder().encode(options.stdin));
-      await writer.close();
-    }
-    if (!options.quiet) return { ok: (await child.status).success, text: "" };
-    const { success, stdout, stderr } = await child.output();
-    return { ok: success, text: new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr) };
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return { ok: false, text: `${command}: not found` };
-    throw error;
-  }
-}
 
 /** What the build needs and this machine lacks. */
 async function missing(): Promise<Need[]> {
@@ -65,23 +38,6 @@ async function missing(): Promise<Need[]> {
   if (!cmake.ok) needs.push("cmake");
   if (!ninja.ok) needs.push("ninja");
   return needs;
-}
-
-async function install(needs: Need[]): Promise<void> {
-  const names = needs.map((need) => packages[need]).join(" ");
-  const apt = await run("apt-get", ["--version"], { quiet: true });
-  if (!apt.ok) {
-    throw new SetupError(
-      `missing: ${names} (names of the Debian packages). Install them with this system's package manager and run this again.`,
-    );
-  }
-  if (Deno.uid() !== 0) {
-    throw new SetupError(`missing: ${names}. Install them with:\n\n  sudo apt-get install -y ${names}\n`);
-  }
-  console.log(`installing ${names}`);
-  const update = await run("apt-get", ["update", "-qq"], { quiet: true });
-  const done = await run("apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...names.split(" ")], { quiet: true });
-  if (!done.ok) throw new SetupError(`apt-get could not install ${names}:\n${update.ok ? "" : update.text}${done.text}`);
 }
 
 /** A text that changes when a source or the machine does. */
@@ -122,7 +78,11 @@ async function sources(): Promise<URL> {
   return target;
 }
 
-async function compile(root: URL, emulated: boolean): Promise<void> {
+/** Libraries by what they are for, with their CMake targets. */
+const targets = { cpu: "dinograd_cpu", emulated: "dinograd_cuda_emulated", cuda: "dinograd_cuda" } as const;
+type Part = keyof typeof targets;
+
+async function compile(root: URL, parts: readonly Part[], cuda: Toolkit | null): Promise<void> {
   const configure = await run("cmake", [
     "-S",
     decodeURIComponent(root.pathname),
@@ -132,42 +92,57 @@ async function compile(root: URL, emulated: boolean): Promise<void> {
     "Ninja",
     "-DCMAKE_BUILD_TYPE=Release",
     `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${folder}`,
-    `-DDINOGRAD_EMULATED_CUDA=${emulated ? "ON" : "OFF"}`,
+    "-DDINOGRAD_EMULATED_CUDA=ON", // a target that is built when it is named
+    ...cuda === null ? [] : [`-DDINOGRAD_NVCC=${cuda.nvcc}`, `-DDINOGRAD_CUBLAS=${cuda.cublas}`, `-DDINOGRAD_CUDART=${cuda.cudart}`],
   ], { quiet: true });
   if (!configure.ok) throw new SetupError(`cmake could not configure the build:\n${configure.text}`);
-  const build = await run("cmake", ["--build", work], { quiet: !Deno.stdout.isTerminal() });
+  const names = parts.map((part) => targets[part]);
+  const build = await run("cmake", ["--build", work, "--target", ...names], { quiet: !Deno.stdout.isTerminal() });
   if (!build.ok) throw new SetupError(`the native build failed:\n${build.text}`);
 }
 
-/**
- * Brings the native libraries up to date.
- *
- * @param emulated Also the emulated CUDA library. Default `false`.
- * @returns True if something had to be built.
- */
-export async function setup(emulated = false): Promise<boolean> {
-  const stamp = `${folder}/${emulated ? "stamp-emulated" : "stamp"}.txt`;
-  const current = () => Deno.readTextFile(stamp).catch(() => "");
+/** What {@linkcode setup} builds besides the CPU library. */
+export interface SetupOptions {
+  /** The CUDA library for the emulator, which runs its kernels on the CPU. Default `false`. */
+  emulated?: boolean;
+  /** Fetch a CUDA toolkit for the CUDA library if none is installed. Default `false`: it is built if `nvcc` is on the PATH. */
+  fetchToolkit?: boolean;
+}
+
+/** Brings the native libraries up to date. @returns True if something had to be built. */
+export async function setup(options: SetupOptions = {}): Promise<boolean> {
+  const cuda = await toolkit(options.fetchToolkit ?? false);
+  const parts: Part[] = ["cpu", ...options.emulated ? ["emulated" as const] : [], ...cuda !== null ? ["cuda" as const] : []];
   const before = await fingerprint(new URL("kernels/", packageUrl));
-  if (await current() === before) return false;
+  const stampOf = (part: Part) => `${folder}/${part === "cpu" ? "stamp" : `stamp-${part}`}.txt`;
+  const wanted = (part: Part) => part === "cuda" ? `${before}${JSON.stringify(cuda)}\n` : before;
+  const outdated = async () => {
+    const texts = await Promise.all(parts.map((part) => Deno.readTextFile(stampOf(part)).catch(() => "")));
+    return parts.filter((part, i) => texts[i] !== wanted(part));
+  };
+  if ((await outdated()).length === 0) return false;
   await Deno.mkdir(folder, { recursive: true });
   // One build at a time: a second process waits and then finds the work done.
   using lock = await Deno.open(`${folder}/lock`, { create: true, write: true });
   await lock.lock(true);
-  if (await current() === before) return false;
+  const due = await outdated();
+  if (due.length === 0) return false;
   const start = performance.now();
   const needs = await missing();
-  if (needs.length > 0) await install(needs);
-  console.log(`building the native ${emulated ? "libraries" : "library"} in ${folder}`);
-  await compile(await sources(), emulated);
-  await Deno.writeTextFile(stamp, before);
+  if (needs.length > 0) await install(needs.map((need) => packages[need]));
+  console.log(`building ${due.map((part) => targets[part]).join(", ")} in ${folder}`);
+  await compile(await sources(), due, cuda);
+  for (const part of due) await Deno.writeTextFile(stampOf(part), wanted(part));
   console.log(`built in ${((performance.now() - start) / 1000).toFixed(0)} s`);
   return true;
 }
 
 if (import.meta.main) {
+  const known = new Set(["--emulated-cuda", "--cuda-toolkit=pip"]);
   try {
-    await setup(Deno.args.includes("--emulated-cuda"));
+    const unknown = Deno.args.find((arg) => !known.has(arg));
+    if (unknown !== undefined) throw new SetupError(`unknown option ${unknown}, there are ${[...known].join(" and ")}`);
+    await setup({ emulated: Deno.args.includes("--emulated-cuda"), fetchToolkit: Deno.args.includes("--cuda-toolkit=pip") });
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     console.error(`setup: ${error.message}`);

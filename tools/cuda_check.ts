@@ -1,0 +1,158 @@
+/**
+ * What can be known of the CUDA library without a GPU: that it exports the functions of `ffi/symbols.ts` and no others, what its kernels take of registers and
+ * shared memory (a kernel that spills registers is an error), and that on a machine without a driver it can be opened and says what is missing.
+ *
+ * Kernels are listed by name, the largest numbers of their variants in a row; `--all` lists every variant.
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli";
+import { libraryFolder } from "../ffi/locate.ts";
+import { symbols } from "../ffi/symbols.ts";
+import { run } from "./system.ts";
+
+const options = parseArgs(Deno.args, { boolean: ["all"] });
+const library = `${libraryFolder()}/libdinograd_cuda.so`;
+const logs = new URL("../build/cmake/cuda/", import.meta.url);
+let failures = 0;
+
+function fail(text: string): void {
+  console.error(`FAILED ${text}`);
+  failures++;
+}
+
+async function output(command: string, args: readonly string[], stdin?: string): Promise<string> {
+  const { ok, text } = await run(command, args, { quiet: true, stdin });
+  if (!ok) throw new Error(`${command}: ${text}`);
+  return text;
+}
+
+// ---- symbols
+
+async function checkSymbols(): Promise<void> {
+  const lines = (await output("nm", ["-D", "--defined-only", library])).trim().split("\n");
+  const exported = new Set(lines.map((line) => line.split(" ").at(-1)!));
+  const absent = Object.keys(symbols).filter((name) => !exported.has(name)), extra = [...exported].filter((name) => !(name in symbols));
+  if (absent.length > 0) fail(`not exported: ${absent.join(", ")}`);
+  if (extra.length > 0) fail(`exported and not in the table: ${extra.join(", ")}`);
+  if (absent.length + extra.length === 0) console.log(`ok     exports the ${exported.size} functions of the table and no others`);
+}
+
+// ---- kernels
+
+/** What ptxas says of a kernel for one architecture. */
+interface Kernel {
+  name: string;
+  architecture: string;
+  registers: number;
+  shared: number;
+  stack: number;
+  spills: number;
+}
+
+function parse(log: string): Kernel[] {
+  const kernels: Kernel[] = [];
+  const pattern =
+    /Compiling entry function '(\w+)' for '(\w+)'[\s\S]*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads[\s\S]*?Used (\d+) registers(.*)/g;
+  for (const [, name, architecture, stack, stores, loads, registers, rest] of log.matchAll(pattern)) {
+    const shared = Number(/(\d+) bytes smem/.exec(rest)?.[1] ?? 0);
+    kernels.push({
+      name,
+      architecture,
+      registers: Number(registers),
+      shared,
+      stack: Number(stack),
+      spills: Number(stores) + Number(loads),
+    });
+  }
+  return kernels;
+}
+
+/** `void dg::(anonymous namespace)::name<args>(...)` as `name<args>`, or without the arguments. */
+function shortName(text: string): string {
+  const plain = text.replaceAll("(anonymous namespace)::", "").replaceAll("dg::", "").replace(/^void /, "");
+  let depth = 0, end = plain.length;
+  for (let i = 0; i < plain.length; i++) {
+    if (plain[i] === "<") depth++;
+    else if (plain[i] === ">") depth--;
+    else if (plain[i] === "(" && depth === 0) {
+      end = i;
+      break;
+    }
+  }
+  const whole = plain.slice(0, end);
+  return options.all ? whole : whole.split("<")[0];
+}
+
+async function checkKernels(): Promise<void> {
+  const kernels: Kernel[] = [];
+  for await (const { name } of Deno.readDir(logs)) {
+    if (name.endsWith(".log")) kernels.push(...parse(await Deno.readTextFile(new URL(name, logs))));
+  }
+  if (kernels.length === 0) return fail(`no kernels in ${logs.pathname}`);
+  const names = (await output("c++filt", [], kernels.map((it) => it.name).join("\n"))).split("\n").map(shortName);
+  const rows = new Map<string, Kernel & { variants: number }>();
+  kernels.forEach((it, i) => {
+    const key = `${names[i]} ${it.architecture}`, row = rows.get(key);
+    if (row === undefined) rows.set(key, { ...it, name: names[i], variants: 1 });
+    else {
+      row.variants++;
+      for (const part of ["registers", "shared", "stack", "spills"] as const) row[part] = Math.max(row[part], it[part]);
+    }
+  });
+  const sorted = [...rows.values()].sort((a, b) => a.name.localeCompare(b.name) || a.architecture.localeCompare(b.architecture));
+  const width = Math.min(100, Math.max(...sorted.map((it) => it.name.length)));
+  console.log(`${"kernel".padEnd(width)} arch   variants registers shared  stack spills`);
+  for (const it of sorted) {
+    console.log(
+      it.name.slice(0, width).padEnd(width),
+      it.architecture.padEnd(6),
+      String(it.variants).padStart(8),
+      String(it.registers).padStart(9),
+      String(it.shared).padStart(6),
+      String(it.stack).padStart(6),
+      String(it.spills).padStart(6),
+    );
+  }
+  const spilling = sorted.filter((it) => it.spills > 0);
+  for (const it of spilling) fail(`${it.name} spills ${it.spills} bytes on ${it.architecture}`);
+  if (spilling.length === 0) console.log(`ok     none of ${kernels.length} kernels spills registers`);
+}
+
+// ---- opening
+
+/** What using the library does here; runs in a process of its own so that nothing chosen there holds here. */
+const probe = `import { cuda, ones } from ${JSON.stringify(new URL("../mod.ts", import.meta.url).href)};
+try {
+  const total = ones([1000], { device: "cuda" }).sum().item();
+  console.log(total === 1000 ? "ok" : "FAILED", cuda.properties().name, "adds up to", total);
+} catch (error) {
+  console.log(error.name, error.message);
+}`;
+
+async function checkOpening(): Promise<void> {
+  const file = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(file, probe);
+  const config = decodeURIComponent(new URL("../deno.json", import.meta.url).pathname);
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--config", config, file],
+    env: { DINOGRAD_CUDA_LIBRARY: library, DINOGRAD_EMULATED_CUDA: "0" },
+  });
+  const { stdout, stderr } = await child.output();
+  await Deno.remove(file);
+  const text = (new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr)).trim();
+  if (text.startsWith("ok ")) console.log(`ok     on a GPU: ${text.slice(3)}`);
+  else if (text.startsWith("DeviceError ")) console.log(`ok     without a GPU: ${text}`);
+  else fail(`opening ${library}: ${text}`);
+}
+
+try {
+  await Deno.stat(library);
+} catch {
+  console.error(`${library} is not built: deno task build --cuda-toolkit=pip`);
+  Deno.exit(1);
+}
+await checkSymbols();
+await checkKernels();
+await checkOpening();
+Deno.exit(failures === 0 ? 0 : 1);
