@@ -69,7 +69,7 @@ dg.backends.cuda.allowTf32 = true;
 console.log(dg.backends.cuda.allowTf32);`;
 
 Deno.test("without a CUDA library the error says how to build it, and nothing else fails", async () => {
-  const text = await program(probe, { DINOGRAD_LIBRARY_DIR: "/nonexistent", DINOGRAD_EMULATED_CUDA: "0" });
+  const text = await program(probe, { DINOGRAD_CUDA_LIBRARY: "", DINOGRAD_LIBRARY_DIR: "/nonexistent", DINOGRAD_EMULATED_CUDA: "0" });
   assert(
     /^LibraryNotFoundError the native cuda library is not built .*deno task build --cuda-toolkit=pip\nfalse 0\nfalse\n/.test(text),
     text,
@@ -86,7 +86,7 @@ Deno.test("a file that is no library is named with the reason", async () => {
 Deno.test({ name: "without a device the error says what is missing", ignore, fn: noDevice });
 
 async function noDevice(): Promise<void> {
-  const text = await program(probe, { DINOGRAD_EMULATED_CUDA: "1", DINOGRAD_EMULATED_DEVICES: "0" });
+  const text = await program(probe, { DINOGRAD_CUDA_LIBRARY: "", DINOGRAD_EMULATED_CUDA: "1", DINOGRAD_EMULATED_DEVICES: "0" });
   assert(/^DeviceError cuda: .*no CUDA-capable device is detected.*\nfalse 0\n/.test(text), text);
 }
 
