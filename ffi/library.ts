@@ -34,10 +34,24 @@ export function libraryOf(device: Device): KernelLibrary {
 function openCuda(): void {
   const library = open("cuda"), count = new Uint32Array(1);
   const status = library.dg_device_count(count);
-  if (status !== 0) throw new DeviceError(`cuda: ${lastError(library)}`);
+  if (status !== 0) {
+    const text = lastError(library);
+    throw new DeviceError(driverIsMissing() ? "cuda: NVIDIA's driver is not installed (libcuda.so.1 cannot be opened)" : text);
+  }
   if (count[0] === 0) throw new DeviceError("cuda: the driver sees no GPU (CUDA_VISIBLE_DEVICES may hide it)");
   cudaDevices = count[0];
   cudaLibrary = library;
+}
+
+/** The run time itself calls a missing driver one that is too old. */
+function driverIsMissing(): boolean {
+  if (libraryCandidates("cuda").some((path) => path.endsWith("_emulated.so"))) return false;
+  try {
+    Deno.dlopen("libcuda.so.1", {}).close();
+    return false;
+  } catch (error) {
+    return !(error instanceof Deno.errors.NotCapable);
+  }
 }
 
 /** The kernel library of the CUDA devices if there is one and a device for it, else `null`. */

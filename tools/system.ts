@@ -25,13 +25,15 @@ export async function run(command: string, args: readonly string[], options: Run
       stderr: options.quiet ? "piped" : "inherit",
       env: { DEBIAN_FRONTEND: "noninteractive" },
     }).spawn();
-    if (options.stdin !== undefined) {
+    const write = async () => {
+      if (options.stdin === undefined) return;
       const writer = child.stdin.getWriter();
       await writer.write(new TextEncoder().encode(options.stdin));
       await writer.close();
-    }
-    if (!options.quiet) return { ok: (await child.status).success, text: "" };
-    const { success, stdout, stderr } = await child.output();
+    };
+    if (!options.quiet) return { ok: (await Promise.all([child.status, write()]))[0].success, text: "" };
+    // Read while it is written to: a pipe holds 64 KiB.
+    const [{ success, stdout, stderr }] = await Promise.all([child.output(), write()]);
     return { ok: success, text: new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr) };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return { ok: false, text: `${command}: not found` };
