@@ -53,7 +53,11 @@ void uniform(T* out, int64_t numel, const Stream& stream, double a, double b) {
   const UniformNumber<T> number(a, b);
   if constexpr (std::is_same_v<T, double>) {
     for_counters(stream, numel, 2, [=](const uint32_t (&w)[4][kLanes], int64_t at, int64_t count) {
-      for (int64_t i = 0; i < count; i++) out[at + i] = number(w[i % 2 * 2][i / 2], w[i % 2 * 2 + 1][i / 2]);
+      double values[2 * kLanes];
+#pragma omp simd
+      for (int64_t lane = 0; lane < kLanes; lane++)
+        for (int j = 0; j < 2; j++) values[2 * lane + j] = number(w[2 * j][lane], w[2 * j + 1][lane]);
+      store(out + at, values, count);
     });
   } else {
     for_counters(stream, numel, 4, [=](const uint32_t (&w)[4][kLanes], int64_t at, int64_t count) {
@@ -88,6 +92,7 @@ void normal(T* out, int64_t numel, const Stream& stream, double a, double b) {
         normal_pair(w[0][lane], w[1][lane], z[0][lane], z[1][lane]);
         normal_pair(w[2][lane], w[3][lane], z[2][lane], z[3][lane]);
       }
+#pragma omp simd
       for (int64_t lane = 0; lane < kLanes; lane++)
         for (int j = 0; j < 4; j++) values[4 * lane + j] = number(z[j][lane]);
       store(out + at, values, count);
