@@ -14,10 +14,9 @@ import {
   tensor,
   upsample,
 } from "../mod.ts";
-import { cpu } from "../ffi/device.ts";
 import { frame } from "../ffi/frame.ts";
 import { libraryOf } from "../ffi/library.ts";
-import { assertThrows } from "./device.ts";
+import { assertThrows, device } from "./device.ts";
 
 type Case = [
   NonNullable<InterpolateOptions["mode"]>,
@@ -56,7 +55,7 @@ function assertClose(actual: Tensor, expected: readonly number[], tolerance: num
 }
 
 function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
+  Deno.test(`${name} [${device}]`, () => {
     const before = memory.stats().tensors;
     scope(fn);
     assertEquals(memory.stats().tensors, before, "live tensors after the test");
@@ -77,7 +76,7 @@ function inconsistent([mode, spatial, , , scale, recompute, antialias, sizes]: C
 for (const mode of new Set(cases.map(([mode]) => mode))) {
   const own = cases.filter(([m]) => m === mode);
   for (const layout of ["row-major", "channels-last"]) {
-    test(`interpolate() equals PyTorch, forward and gradient: ${mode}, ${layout} (${own.length} cases) [cpu]`, () => {
+    test(`interpolate() equals PyTorch, forward and gradient: ${mode}, ${layout} (${own.length} cases)`, () => {
       for (const [, spatial, alignCorners, size, scaleFactor, recomputeScaleFactor, antialias, sizes, output, gradient] of own) {
         scope(() => {
           const options = { mode, alignCorners, size, scaleFactor, recomputeScaleFactor, antialias };
@@ -98,7 +97,7 @@ for (const mode of new Set(cases.map(([mode]) => mode))) {
     });
   }
 
-  test(`interpolate() computes half types in float: ${mode} [cpu]`, () => {
+  test(`interpolate() computes half types in float: ${mode}`, () => {
     for (const [, spatial, alignCorners, size, scaleFactor, recomputeScaleFactor, antialias, , output] of own) {
       const options = { mode, alignCorners, size, scaleFactor, recomputeScaleFactor, antialias };
       for (const [dtype, tolerance] of [["float32", 2e-5], ["float16", 4e-3], ["bfloat16", 3e-2]] as const) {
@@ -114,7 +113,7 @@ for (const mode of new Set(cases.map(([mode]) => mode))) {
     }
   });
 
-  test(`interpolate() has exact derivatives, also of second order: ${mode} [cpu]`, () => {
+  test(`interpolate() has exact derivatives, also of second order: ${mode}`, () => {
     for (const [, spatial, alignCorners, size, scaleFactor, recomputeScaleFactor, antialias] of own.filter((_, i) => i % 3 === 0)) {
       const options = { mode, alignCorners, size, scaleFactor, recomputeScaleFactor, antialias };
       scope(() => {
@@ -127,7 +126,7 @@ for (const mode of new Set(cases.map(([mode]) => mode))) {
   });
 }
 
-test("interpolate() copies uint8 in the nearest modes [cpu]", () => {
+test("interpolate() copies uint8 in the nearest modes", () => {
   const x = tensor([[[1, 250, 3]]], { dtype: "uint8" });
   for (const mode of ["nearest", "nearest-exact"] as const) {
     const y = interpolate(x, { scaleFactor: 2, mode });
@@ -137,7 +136,7 @@ test("interpolate() copies uint8 in the nearest modes [cpu]", () => {
   assertThrows(() => interpolate(x.to("int32"), { size: 2 }), DTypeError, "takes a floating point tensor or uint8, got int32");
 });
 
-test("interpolate() takes any strides and an empty batch [cpu]", () => {
+test("interpolate() takes any strides and an empty batch", () => {
   const x = input([3, 2, 4, 5], "float64", false);
   const view = x.permute([0, 1, 3, 2]).slice(2, 0, null, 2), same = view.contiguous();
   for (const mode of ["nearest", "bilinear", "bicubic", "area"] as const) {
@@ -149,7 +148,7 @@ test("interpolate() takes any strides and an empty batch [cpu]", () => {
   assertEquals(upsample(x, { scaleFactor: 2 }).shape, [3, 2, 8, 10]);
 });
 
-test("interpolate() refuses options that do not fit [cpu]", () => {
+test("interpolate() refuses options that do not fit", () => {
   const x = input([1, 2, 4, 5], "float64", false), line = input([1, 2, 4], "float64", false);
   const range = (options: InterpolateOptions, message: string, of = x) => assertThrows(() => interpolate(of, options), RangeError, message);
   const shape = (options: InterpolateOptions, message: string, of = x) => assertThrows(() => interpolate(of, options), ShapeError, message);
@@ -174,8 +173,8 @@ test("interpolate() refuses options that do not fit [cpu]", () => {
   assertThrows(() => interpolate([1] as unknown as Tensor, { size: 2 }), TypeError, "the input must be a tensor");
 });
 
-test("dg_interpolate and dg_pad refuse headers and arguments that do not fit [cpu]", () => {
-  const lib = libraryOf(cpu), x = input([1, 2, 4, 5], "float32", false), y = input([1, 2, 8, 3], "float32", false);
+test("dg_interpolate and dg_pad refuse headers and arguments that do not fit", () => {
+  const lib = libraryOf(device), x = input([1, 2, 4, 5], "float32", false), y = input([1, 2, 8, 3], "float32", false);
   const other = input([1, 3, 8, 3], "float32", false), double = input([1, 2, 8, 3], "float64", false), whole = y.to("int32");
   const flat = input([2, 4], "float32", false);
   type Call = (out: Tensor, of: Tensor, mode?: number, factor?: number) => number;
