@@ -119,7 +119,8 @@ void launch_columns(const char* name, const Op& op, int64_t rows, int64_t column
 template <int V, class Op>
 __global__ void __launch_bounds__(kThreads)
     reduce_planes(Op op, int64_t outer, int64_t channels, int64_t inner, typename Op::State* partials, unsigned* counters) {
-  const int64_t channel = blockIdx.x, packs = inner / V, step = int64_t(gridDim.y) * blockDim.y, first = int64_t(blockIdx.y) * blockDim.y + threadIdx.y;
+  const int64_t channel = blockIdx.x, packs = inner / V, step = int64_t(gridDim.y) * blockDim.y;
+  const int64_t first = int64_t(blockIdx.y) * blockDim.y + threadIdx.y;
   typename Op::State sums[V] = {};
   const typename Op::Column column[1] = {op.column(channel)};
   const int64_t planes = step / packs, rest = step - planes * packs;

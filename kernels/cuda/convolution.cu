@@ -1,5 +1,5 @@
-// Convolution of one to three spatial axes, forward and both gradients; the transposed form is these three exchanged. Here: checks and the choice of the
-// algorithm. Tensors are taken in any memory order, without copies; channels-last is the fastest.
+// Convolution of one to three spatial axes, forward and both gradients; the transposed form is these three exchanged. Here: checks and the choice of
+// the algorithm. Tensors are taken in any memory order, without copies; channels-last is the fastest.
 #include "convolution.h"
 
 #include <atomic>

@@ -49,15 +49,23 @@ inline bool small_coordinates(const ConvShape& s) {
 }
 
 // convolution_gather.cu: products of gathered positions with packed weights.
-template <class T> void gather_forward(const ConvShape& s, const Activation<T>& y, const Activation<T>& x, const Weight<T>& w, const T* bias, int64_t bias_step);
-template <class T> void gather_backward_input(const ConvShape& s, const Activation<T>& dx, const Activation<T>& dy, const Weight<T>& w, const T* bias, int64_t bias_step);
+template <class T>
+void gather_forward(const ConvShape& s, const Activation<T>& y, const Activation<T>& x, const Weight<T>& w, const T* bias, int64_t bias_step);
+template <class T>
+void gather_backward_input(const ConvShape& s, const Activation<T>& dx, const Activation<T>& dy, const Weight<T>& w, const T* bias,
+                           int64_t bias_step);
 
 // convolution_weight.cu: the weight's gradient as a product over positions.
-template <class T> void gather_backward_weight(const ConvShape& s, const Weight<T>& dw, const Activation<T>& dy, const Activation<T>& x);
+template <class T>
+void gather_backward_weight(const ConvShape& s, const Weight<T>& dw, const Activation<T>& dy, const Activation<T>& x);
 
 // convolution_direct.cu: few channels a group; a thread an output.
-template <class T> void direct_forward(const ConvShape& s, const Activation<T>& y, const Activation<T>& x, const Weight<T>& w, const T* bias, int64_t bias_step);
-template <class T> void direct_backward_input(const ConvShape& s, const Activation<T>& dx, const Activation<T>& dy, const Weight<T>& w, const T* bias, int64_t bias_step);
-template <class T> void direct_backward_weight(const ConvShape& s, const Weight<T>& dw, const Activation<T>& dy, const Activation<T>& x);
+template <class T>
+void direct_forward(const ConvShape& s, const Activation<T>& y, const Activation<T>& x, const Weight<T>& w, const T* bias, int64_t bias_step);
+template <class T>
+void direct_backward_input(const ConvShape& s, const Activation<T>& dx, const Activation<T>& dy, const Weight<T>& w, const T* bias,
+                           int64_t bias_step);
+template <class T>
+void direct_backward_weight(const ConvShape& s, const Weight<T>& dw, const Activation<T>& dy, const Activation<T>& x);
 
 }  // namespace dg::conv

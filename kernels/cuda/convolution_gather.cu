@@ -266,7 +266,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class Tile, Read read>
 void start(const char* name, Gather<typename Tile::T> g, int64_t groups) {
-  const size_t shared = 128 + tile_bytes<Tile>() + Tile::BM * (sizeof(Spot) + sizeof(int64_t)) + (read == Read::flat ? size_t(g.terms) * sizeof(Spot) : 0);
+  const int64_t looked_up = read == Read::flat ? g.terms : 0;
+  const size_t shared = 128 + tile_bytes<Tile>() + Tile::BM * (sizeof(Spot) + sizeof(int64_t)) + size_t(looked_up) * sizeof(Spot);
   const int64_t blocks = g.tiles * g.column_tiles * g.phase_count * groups;
   if (blocks >= int64_t(1) << 31) fail(DG_SHAPE, "%s: too large for the device", name);
   launch(name, gather_product<Tile, read>, unsigned(blocks), Tile::threads, shared, g);
@@ -297,8 +298,9 @@ void run(const char* name, const ConvShape& s, Gather<T> g, const Weight<T>& w) 
   const Scratch scratch(std::max<int64_t>(packed, 1) * int64_t(sizeof(T)));
   g.weight = scratch.as<T>();
   if (packed > 0)
-    launch("convolution_weight", pack_weight<T>, blocks_for(packed, kThreads), kThreads, 0, scratch.as<T>(), w, packed, g.padded, g.columns, g.channels,
-           g.kernel[1], g.kernel[2], s.taps(), g.forward ? w.filter : w.channel, g.forward ? w.channel : w.filter, s.group_filters() * w.filter);
+    launch("convolution_pack", pack_weight<T>, blocks_for(packed, kThreads), kThreads, 0, scratch.as<T>(), w, packed, g.padded, g.columns,
+           g.channels, g.kernel[1], g.kernel[2], s.taps(), g.forward ? w.filter : w.channel, g.forward ? w.channel : w.filter,
+           s.group_filters() * w.filter);
   const Activation<T>& x = g.source;
   bool packs = x.channel == 1 && g.channels % V == 0 && x.sample % V == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
   for (int64_t step : x.at) packs &= step % V == 0;
