@@ -325,11 +325,11 @@ Deno.test("conv2d() and convTranspose2d() refuse what does not fit", () => {
 });
 
 Deno.test("conv2d() leaves no tensor behind", () => {
-  const before = memory.stats().bytes;
+  const before = memory.stats(device).bytes;
   scope(() => {
     const x = numbers([2, 3, 6, 6], 1, "float32"), w = numbers([4, 3, 3, 3], 2, "float32").requiresGrad_();
     conv2d(x, w, null, { padding: 1 }).sum().backward();
     w.grad!.dispose();
   });
-  assertEquals(memory.stats().bytes, before);
+  assertEquals(memory.stats(device).bytes, before);
 });

@@ -16,7 +16,7 @@ import {
   tensor,
   zeros,
 } from "../mod.ts";
-import "./device.ts";
+import { device } from "./device.ts";
 
 function test(name: string, fn: () => void): void {
   Deno.test(name, () => {
@@ -120,14 +120,14 @@ test("matmul() takes a shared matrix without copying it and sums its gradient ov
 
 test("matmul() holds only the operands that backward needs", () => {
   const x = randn([256, 256]), w = randn([256, 256]).requiresGrad_();
-  const before = memory.stats().bytes;
+  const before = memory.stats(device).bytes;
   const y = scope(() => mm(x.mul(2), w)); // x * 2 is needed for the gradient of w
-  assert(memory.stats().bytes - before >= 2 * 256 * 256 * 4);
+  assert(memory.stats(device).bytes - before >= 2 * 256 * 256 * 4);
   y.dispose();
   const frozen = w.detach(), input = randn([256, 256]).requiresGrad_();
-  const start = memory.stats().bytes;
+  const start = memory.stats(device).bytes;
   const z = scope(() => mm(input.mul(2), frozen)); // here only the frozen operand is
-  assert(memory.stats().bytes - start < 2 * 256 * 256 * 4);
+  assert(memory.stats(device).bytes - start < 2 * 256 * 256 * 4);
   z.dispose();
 });
 

@@ -6,6 +6,8 @@
 namespace dg::conv {
 namespace {
 
+constexpr int kDirect = 128;  // threads of a block at most
+
 // Sample, channel and position of element i of a tensor that is channels-last or row-major.
 struct Place {
   int64_t sample, channel, at[3];
@@ -31,7 +33,7 @@ __device__ T* address(const Activation<T>& t, const Place& p) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kDirect)
     forward(const __grid_constant__ ConvShape s, Activation<T> y, Activation<T> x, Weight<T> w, const T* bias, int64_t bias_step, int64_t count) {
   using C = compute_t<T>;
   const int64_t step = int64_t(gridDim.x) * blockDim.x, channels = s.channels / s.groups, filters = s.filters / s.groups;
@@ -68,7 +70,7 @@ __device__ inline int64_t reached(const ConvShape& s, int axis, int64_t at, int6
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) backward_input(const __grid_constant__ ConvShape s, Activation<T> dx, Activation<T> dy, Weight<T> w,
+__global__ void __launch_bounds__(kDirect) backward_input(const __grid_constant__ ConvShape s, Activation<T> dx, Activation<T> dy, Weight<T> w,
                                                            const T* bias, int64_t bias_step, int64_t count) {
   using C = compute_t<T>;
   const int64_t step = int64_t(gridDim.x) * blockDim.x, channels = s.channels / s.groups, filters = s.filters / s.groups;
@@ -158,7 +160,7 @@ struct WeightGradient {
   }
 };
 
-unsigned threads_for(int64_t count) { return unsigned(std::clamp<int64_t>(std::bit_ceil(uint64_t(count)), 32, 128)); }
+unsigned threads_for(int64_t count) { return unsigned(std::clamp<int64_t>(std::bit_ceil(uint64_t(count)), 32, kDirect)); }
 
 }  // namespace
 
