@@ -33,7 +33,7 @@ __device__ T* address(const Activation<T>& t, const Place& p) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kDirect)
+__global__ void __launch_bounds__(kDirect, 4)
     forward(const __grid_constant__ ConvShape s, Activation<T> y, Activation<T> x, Weight<T> w, const T* bias, int64_t bias_step, int64_t count) {
   using C = compute_t<T>;
   const int64_t step = int64_t(gridDim.x) * blockDim.x, channels = s.channels / s.groups, filters = s.filters / s.groups;
@@ -70,7 +70,7 @@ __device__ inline int64_t reached(const ConvShape& s, int axis, int64_t at, int6
 }
 
 template <class T>
-__global__ void __launch_bounds__(kDirect) backward_input(const __grid_constant__ ConvShape s, Activation<T> dx, Activation<T> dy, Weight<T> w,
+__global__ void __launch_bounds__(kDirect, 4) backward_input(const __grid_constant__ ConvShape s, Activation<T> dx, Activation<T> dy, Weight<T> w,
                                                            const T* bias, int64_t bias_step, int64_t count) {
   using C = compute_t<T>;
   const int64_t step = int64_t(gridDim.x) * blockDim.x, channels = s.channels / s.groups, filters = s.filters / s.groups;
