@@ -28,7 +28,9 @@ import {
 } from "../mod.ts";
 
 Deno.env.set("DINOGRAD_EMULATED_CUDA", "1");
-Deno.env.set("DINOGRAD_EMULATED_DEVICES", "2");
+// As tests/device.ts sets it: all test files share one process, and the emulator reads it once.
+const COUNT = 4;
+Deno.env.set("DINOGRAD_EMULATED_DEVICES", String(COUNT));
 
 /** The emulated library is not built by every task. */
 const ignore = !cuda.isAvailable();
@@ -91,9 +93,9 @@ async function noDevice(): Promise<void> {
 }
 
 test("a device that does not exist is an error that counts those that do", () => {
-  assertEquals(cuda.deviceCount(), 2);
+  assertEquals(cuda.deviceCount(), COUNT);
   assert(cuda.isAvailable());
-  assertThrows(() => ones([1], { device: "cuda:2" }), DeviceError, "cuda:2 does not exist: there are 2 CUDA devices");
+  assertThrows(() => ones([1], { device: `cuda:${COUNT}` }), DeviceError, `cuda:${COUNT} does not exist: there are ${COUNT} CUDA devices`);
   assertEquals(ones([1], { device: "cuda:1" }).device, device("cuda:1"));
 });
 
