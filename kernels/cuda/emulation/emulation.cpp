@@ -233,7 +233,8 @@ struct Block {
 
 std::unique_ptr<Fibre[]> fibres;
 uint32_t epoch = 0, block_epoch = 0, launch_epoch = 0;
-bool in_kernel = false;
+// Of this host thread: others may be in code of the library that is checked, too.
+thread_local __attribute__((tls_model("initial-exec"))) bool in_kernel = false;
 
 void leave() { switch_stack(&block.running->context.stack_pointer, block.scheduler.stack_pointer); }
 
@@ -303,7 +304,14 @@ std::string running_place() {
   return text("kernel %s, block (%u, %u, %u), thread (%u, %u, %u)", block.call->name, b.x, b.y, b.z, t.x, t.y, t.z);
 }
 
-[[noreturn]] void abandon(const std::string& what) {
+// Reports and ends the running thread and its launch.
+[[noreturn]] __attribute__((format(printf, 1, 2))) void abandon(const char* format, ...) {
+  in_kernel = false;  // what follows is the emulator's own work, some of it through functions that the linker took from a checked file
+  char what[512];
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(what, sizeof what, format, arguments);
+  va_end(arguments);
   report(running_place() + ": " + what);
   block.failed = true;
   leave();
@@ -405,8 +413,8 @@ void trace(Trace* traces, size_t bytes, bool write, bool shared, uint64_t now) {
     if (wrote || read) {
       const uint64_t other = wrote ? it.writer : meets(it.first_reader, now, shared) ? it.first_reader : it.last_reader;
       const std::string who = (other & 0xfff) == kAtomic ? "an atomic operation" : text("thread %u", unsigned(other & 0xfff) - 1);
-      abandon(text("race in %s memory: %s what %s %s, with no barrier between them", memory, write ? "writes" : "reads", who.c_str(),
-                   wrote ? "writes" : "reads"));
+      abandon("race in %s memory: %s what %s %s, with no barrier between them", memory, write ? "writes" : "reads", who.c_str(),
+                   wrote ? "writes" : "reads");
     }
     if (write) {
       it.writer = now;
@@ -421,16 +429,17 @@ void trace(Trace* traces, size_t bytes, bool write, bool shared, uint64_t now) {
 size_t alignment_of(size_t bytes) { return std::min<size_t>(bytes & -bytes, 16); }
 
 [[noreturn]] __attribute__((noinline)) void bad_access(uintptr_t address, size_t bytes, bool write) {
+  in_kernel = false;
   const char* verb = write ? "writes" : "reads";
-  if (address < arena || address >= arena_end) abandon(text("%s %zu bytes of host memory at %#zx", verb, bytes, size_t(address)));
+  if (address < arena || address >= arena_end) abandon("%s %zu bytes of host memory at %#zx", verb, bytes, size_t(address));
   if (device_of(address) != current)
-    abandon(text("%s %zu bytes of device %d while it runs on device %d", verb, bytes, device_of(address), current));
-  if (address % alignment_of(bytes) != 0) abandon(text("%s %zu bytes at a misaligned address, %s", verb, bytes, where(address).c_str()));
+    abandon("%s %zu bytes of device %d while it runs on device %d", verb, bytes, device_of(address), current);
+  if (address % alignment_of(bytes) != 0) abandon("%s %zu bytes at a misaligned address, %s", verb, bytes, where(address).c_str());
   for (size_t i = 0; i < bytes; i++) {
     const uint8_t state = states[address + i - arena];
-    if (state == kNone) abandon(text("%s %zu bytes outside its buffers, %s", verb, bytes, where(address + i).c_str()));
-    if (state == kFreed) abandon(text("%s %zu bytes of freed memory, %s", verb, bytes, where(address + i).c_str()));
-    if (state == kFresh && !write) abandon(text("reads %zu bytes that were never written, %s", bytes, where(address + i).c_str()));
+    if (state == kNone) abandon("%s %zu bytes outside its buffers, %s", verb, bytes, where(address + i).c_str());
+    if (state == kFreed) abandon("%s %zu bytes of freed memory, %s", verb, bytes, where(address + i).c_str());
+    if (state == kFresh && !write) abandon("reads %zu bytes that were never written, %s", bytes, where(address + i).c_str());
   }
   abandon("an access that the checks disagree about");
 }
@@ -461,10 +470,10 @@ inline bool all_allocated(const uint8_t* state, size_t bytes) {
 __attribute__((noinline)) void shared_access(uintptr_t address, size_t bytes, bool write) {
   const size_t at = address - reinterpret_cast<uintptr_t>(shared_data);
   const char* verb = write ? "writes" : "reads";
-  if (address % alignment_of(bytes) != 0) abandon(text("%s %zu bytes of shared memory at a misaligned address", verb, bytes));
+  if (address % alignment_of(bytes) != 0) abandon("%s %zu bytes of shared memory at a misaligned address", verb, bytes);
   for (size_t i = 0; i < bytes; i++) {
-    if (at + i >= kShared || shared_states[at + i] == kNone) abandon(text("%s %zu bytes outside its shared memory, at byte %zu", verb, bytes, at + i));
-    if (!write && shared_states[at + i] == kFresh) abandon(text("reads %zu bytes of shared memory that were never written, at byte %zu", bytes, at + i));
+    if (at + i >= kShared || shared_states[at + i] == kNone) abandon("%s %zu bytes outside its shared memory, at byte %zu", verb, bytes, at + i);
+    if (!write && shared_states[at + i] == kFresh) abandon("reads %zu bytes of shared memory that were never written, at byte %zu", bytes, at + i);
   }
   if (write) std::memset(shared_states + at, kWritten, bytes);
   trace(shared_traces + at, bytes, write, true, stamp());
@@ -512,13 +521,13 @@ void access_any(uintptr_t address, size_t bytes, bool write) {
 
 // ---- what kernels call
 
-void fail_kernel(const char* what) { abandon(what); }
+void fail_kernel(const char* what) { abandon("%s", what); }
 
 void* shared_memory(const void* site, size_t bytes, size_t alignment) {
   for (const auto& piece : block.pieces)
     if (piece.site == site) return shared_data + piece.offset;
   const size_t offset = (block.shared_used + 64 + alignment - 1) / alignment * alignment;  // a gap, so that running over the end is seen
-  if (offset + bytes > kShared) abandon(text("more than %zu bytes of shared memory", kShared));
+  if (offset + bytes > kShared) abandon("more than %zu bytes of shared memory", kShared);
   block.pieces.push_back({site, offset});
   block.shared_used = offset + bytes;
   std::memset(shared_states + offset, kFresh, bytes);
@@ -534,7 +543,7 @@ unsigned barrier(unsigned value, int line) {
     block.sums[block.generation & 1] = 0;
     block.line = line;
   } else if (block.line != line) {
-    abandon(text("waits at the barrier of line %d while other threads of its block wait at that of line %d", line, block.line));
+    abandon("waits at the barrier of line %d while other threads of its block wait at that of line %d", line, block.line);
   }
   const unsigned generation = block.generation & 1;
   block.sums[generation] += value;
@@ -550,13 +559,13 @@ unsigned barrier(unsigned value, int line) {
 unsigned took_part = 0;
 
 void require_lane(unsigned source, const char* op) {
-  if (!(took_part >> source & 1)) abandon(text("%s: reads lane %u, which takes no part", op, source));
+  if (!(took_part >> source & 1)) abandon("%s: reads lane %u, which takes no part", op, source);
 }
 
 const uint64_t* exchange(unsigned mask, uint64_t value, const char* op) {
   const unsigned warp = block.running->number / 32, lane = block.running->number % 32, in_warp = std::min(32u, block.threads - warp * 32);
   if (in_warp < 32) mask &= (1u << in_warp) - 1;
-  if (!(mask >> lane & 1)) abandon(text("%s: the calling lane %u is not in the mask %08x", op, lane, mask));
+  if (!(mask >> lane & 1)) abandon("%s: the calling lane %u is not in the mask %08x", op, lane, mask);
   auto& meetings = block.meetings[warp];
   size_t i = 0;
   while (i < meetings.size() && meetings[i].mask != mask) i++;
@@ -567,7 +576,7 @@ const uint64_t* exchange(unsigned mask, uint64_t value, const char* op) {
   Meeting& meeting = meetings[i];
   const unsigned generation = meeting.generation & 1;
   if (!meeting.arrived) meeting.op[generation] = op;
-  else if (std::strcmp(meeting.op[generation], op) != 0) abandon(text("%s meets %s in one warp", op, meeting.op[generation]));
+  else if (std::strcmp(meeting.op[generation], op) != 0) abandon("%s meets %s in one warp", op, meeting.op[generation]);
   meeting.values[generation][lane] = value;
   meeting.arrived |= 1u << lane;
   if (meeting.arrived == (mask & ~block.exited[warp])) {
@@ -598,7 +607,7 @@ void atomic_access(const void* address, size_t bytes) {
   const size_t offset = at - reinterpret_cast<uintptr_t>(shared_data);
   if (offset >= kShared) return other_access(at, bytes, true);
   for (size_t i = 0; i < bytes; i++)
-    if (shared_states[offset + i] != kWritten) abandon(text("an atomic operation on shared memory that was never written, at byte %zu", offset));
+    if (shared_states[offset + i] != kWritten) abandon("an atomic operation on shared memory that was never written, at byte %zu", offset);
   trace(shared_traces + offset, bytes, true, true, now);
 }
 
