@@ -323,7 +323,7 @@ int32_t dg_capture_begin(uint32_t device) {
     Replay* counter = nullptr;
     check_cuda(cudaMalloc(reinterpret_cast<void**>(&counter), sizeof(Replay)), "cudaMalloc");
     cudaError_t status = cudaMemsetAsync(counter, 0, sizeof(Replay), current_stream());
-    if (status == cudaSuccess) status = cudaStreamBeginCapture(current_stream(), cudaStreamCaptureModeThreadLocal);
+    if (status == cudaSuccess) status = cudaStreamBeginCapture(current_stream(), cudaStreamCaptureModeRelaxed);  // the allocator may need cudaMalloc
     if (status != cudaSuccess) {
       cudaFree(counter);
       check_cuda(status, "cudaStreamBeginCapture");

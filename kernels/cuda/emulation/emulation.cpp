@@ -692,7 +692,7 @@ struct CUstream_st {
   int device = 0;
   std::deque<Op> queue;
   std::unique_ptr<CUgraph_st> capture;
-  bool invalidated = false;
+  bool invalidated = false, relaxed = false;
 };
 
 namespace {
@@ -873,6 +873,8 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   Lock lock(mutex);
   if (!start()) return error(cudaErrorMemoryAllocation);
+  for (cudaStream_t stream : streams)  // only a relaxed capture allows it
+    if (stream->capture && !stream->relaxed) return error(cudaErrorStreamCaptureUnsupported);
   Device& device = devices[current];
   const int64_t wanted = int64_t((bytes + kGuard + 511) / 512 * 512);
   if (device.used + int64_t(bytes) > settings().memory) return error(cudaErrorMemoryAllocation);
@@ -1005,12 +1007,13 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   return push(stream, {nullptr, event, event->recorded});
 }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   Lock lock(mutex);
   if (!stream || stream->capture) return error(cudaErrorInvalidValue);
   drain(stream);
   stream->capture = std::make_unique<CUgraph_st>();
   stream->invalidated = false;
+  stream->relaxed = mode == cudaStreamCaptureModeRelaxed;
   return cudaSuccess;
 }
 
