@@ -37,7 +37,7 @@ function cases(): string {
           throw new TypeError(`sanitize: no random value for a parameter of type ${type} in ${name}`);
       }
     });
-    return `  case ${index}: return fuzz.result("${name}", static_cast<int64_t>(${name}(${args.join(", ")})));`;
+    return `  case ${index}: return fuzz.result("${name}", ${name}(${args.join(", ")}));`;
   }).join("\n");
 }
 

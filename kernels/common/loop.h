@@ -72,6 +72,7 @@ struct Loop {
   // Calls row(offsets, count) for pieces of rows covering the elements [begin, end) of the nest.
   template <class Row>
   void rows(int64_t begin, int64_t end, Row&& row) const {
+    if (begin >= end) return;  // an empty nest has sizes of 0
     int64_t index[DG_MAX_RANK], rest = begin, offsets[K] = {};
     for (int i = rank - 1; i >= 0; i--) {
       index[i] = rest % sizes[i];

@@ -105,7 +105,13 @@ struct Fuzz {
   int32_t i32() { return chance(0.85) ? int32_t(below(6)) - 1 : int32_t(random()); }
   double f64() { return chance(0.8) ? double(below(9)) * (chance(0.3) ? 0.25 : 1.0) : odd(); }
 
-  int64_t result(const char* name, int64_t status) {
+  // A result that is an id or a count, and one that is a status.
+  int64_t result(const char* name, uint32_t value) {
+    called[name]++;
+    if (value != 0) succeeded[name]++;
+    return value;
+  }
+  int64_t result(const char* name, int32_t status) {
     called[name]++;
     if (status == 0) succeeded[name]++;
     if (status == DG_INTERNAL) {
