@@ -6,25 +6,15 @@ import {
   grad,
   gradcheck,
   isGradEnabled,
-  memory,
   noGrad,
   ones,
-  scope,
   ShapeError,
   type Tensor,
   tensor,
   zeros,
 } from "../mod.ts";
 import { assertThrows } from "./device.ts";
-
-/** A test that leaves no tensor behind. */
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
-}
+import { test } from "./leaks.ts";
 
 /** Forgets gradients, which no scope frees. */
 function clear(...tensors: Tensor[]): void {

@@ -1,8 +1,9 @@
 // The BatchNorm modules in every combination of affine, trackRunningStats, momentum and mode, against values recorded from PyTorch
 // (tests/fixtures/record_batch_norm.py).
-import { memory, nn, noGrad, ones, randn, scope, ShapeError, type Tensor, tensor } from "@dinograd/dinograd";
+import { nn, noGrad, ones, randn, scope, ShapeError, type Tensor, tensor } from "@dinograd/dinograd";
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { assertThrows } from "./device.ts";
+import { test } from "./leaks.ts";
 
 type Flat = number[] | null;
 interface Case {
@@ -39,14 +40,6 @@ function close(actual: Tensor | null, expected: Flat, what: string): void {
 }
 
 /** A test that ends with the live tensors it began with. */
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors");
-  });
-}
-
 test("BatchNorm modules agree with PyTorch in every combination", () => {
   assertEquals(fixture.cases.length, 96);
   fixture.cases.forEach((it, index) =>

@@ -26,6 +26,7 @@ import {
   tensor,
   zeros,
 } from "../mod.ts";
+import { test as leavesNothing } from "./leaks.ts";
 
 Deno.env.set("DINOGRAD_EMULATED_CUDA", "1");
 // As tests/device.ts sets it: all test files share one process, and the emulator reads it once.
@@ -35,17 +36,7 @@ Deno.env.set("DINOGRAD_EMULATED_DEVICES", String(COUNT));
 /** The emulated library is not built by every task. */
 const ignore = !cuda.isAvailable();
 
-function test(name: string, fn: () => void | Promise<void>): void {
-  Deno.test({
-    name,
-    ignore,
-    fn: async () => {
-      const before = memory.stats().tensors;
-      await scope(fn);
-      assertEquals(memory.stats().tensors, before, "live tensors after the test");
-    },
-  });
-}
+const test = (name: string, fn: () => void | Promise<void>) => leavesNothing(name, fn, { ignore });
 
 /** Frees the gradient, which no scope does. */
 function forget(x: Tensor): void {

@@ -10,10 +10,8 @@ import {
   grad,
   gradcheck,
   index,
-  memory,
   noGrad,
   ones,
-  scope,
   setThreads,
   ShapeError,
   type Tensor,
@@ -21,14 +19,7 @@ import {
   zeros,
 } from "../mod.ts";
 import { assertThrows } from "./device.ts";
-
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
-}
+import { test } from "./leaks.ts";
 
 const long = (values: number | number[] | number[][]) => tensor(values, { dtype: "int64" });
 const numbers = (x: Tensor) => [...x.data()].map(Number);

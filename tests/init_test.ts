@@ -1,20 +1,18 @@
 // Initial values: bounds, moments, and exact values where there are any.
-import { empty, manualSeed, memory, nn, ones, scope, ShapeError, zeros } from "@dinograd/dinograd";
+import { empty, manualSeed, nn, ones, ShapeError, zeros } from "@dinograd/dinograd";
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { assertThrows } from "./device.ts";
+import { test as leavesNothing } from "./leaks.ts";
+
+const test = (name: string, fn: () => void) =>
+  leavesNothing(name, () => {
+    manualSeed(7);
+    fn();
+  });
 
 const { init } = nn;
 
 /** A test that ends with the live tensors it began with. */
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    manualSeed(7);
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors");
-  });
-}
-
 function moments(values: Iterable<number | bigint>): { mean: number; std: number; min: number; max: number } {
   const all = Array.from(values, Number), mean = all.reduce((a, b) => a + b, 0) / all.length;
   const std = Math.sqrt(all.reduce((a, b) => a + (b - mean) ** 2, 0) / all.length);

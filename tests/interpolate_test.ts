@@ -7,7 +7,6 @@ import {
   gradcheck,
   interpolate,
   type InterpolateOptions,
-  memory,
   scope,
   ShapeError,
   type Tensor,
@@ -17,6 +16,7 @@ import {
 import { frame } from "../ffi/frame.ts";
 import { libraryOf } from "../ffi/library.ts";
 import { assertThrows, device } from "./device.ts";
+import { test } from "./leaks.ts";
 
 type Case = [
   NonNullable<InterpolateOptions["mode"]>,
@@ -52,14 +52,6 @@ function assertClose(actual: Tensor, expected: readonly number[], tolerance: num
       `${what}: element ${i} is ${got[i]}, PyTorch gives ${expected[i]}`,
     );
   }
-}
-
-function test(name: string, fn: () => void): void {
-  Deno.test(`${name} [${device}]`, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
 }
 
 /**

@@ -10,12 +10,10 @@ import {
   l1Loss,
   logSoftmax,
   logsumexp,
-  memory,
   mseLoss,
   nllLoss,
   randint,
   randn,
-  scope,
   setThreads,
   softmax,
   type Tensor,
@@ -23,14 +21,7 @@ import {
   zeros,
 } from "../mod.ts";
 import { assertThrows } from "./device.ts";
-
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
-}
+import { test } from "./leaks.ts";
 
 /** Largest difference of two tensors. */
 function distance(a: Tensor, b: Tensor): number {

@@ -17,14 +17,7 @@ import {
   zeros,
 } from "../mod.ts";
 import { device } from "./device.ts";
-
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
-}
+import { test } from "./leaks.ts";
 
 /** The product summed in float64 by plain loops. */
 function reference(a: Tensor, b: Tensor): Float64Array {

@@ -3,17 +3,15 @@ import { manualSeed, memory, nn, noGrad, rand, randn, scope, ShapeError, type Te
 import { ConvAutoencoder, resnet18, resnet34, resnet50, UNet } from "@dinograd/dinograd/vision";
 import { assert, assertEquals } from "@std/assert";
 import { assertThrows } from "./device.ts";
+import { test as leavesNothing } from "./leaks.ts";
+
+const test = (name: string, fn: () => void) =>
+  leavesNothing(name, () => {
+    manualSeed(3);
+    fn();
+  });
 
 /** A test that ends with the live tensors it began with. */
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    manualSeed(3);
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors");
-  });
-}
-
 /** Steps of plain gradient descent; the first and the last loss. */
 function descend(model: nn.Module, steps: number, rate: number, loss: () => Tensor): [number, number] {
   const losses: number[] = [];

@@ -1,16 +1,9 @@
-import { AutogradError, FormatError, grad, memory, nn, noGrad, ones, scope, ShapeError, Tensor, tensor, zeros } from "@dinograd/dinograd";
+import { AutogradError, FormatError, grad, memory, nn, noGrad, ones, ShapeError, Tensor, tensor, zeros } from "@dinograd/dinograd";
 import { assert, assertEquals } from "@std/assert";
 import { assertThrows } from "./device.ts";
+import { test } from "./leaks.ts";
 
 /** A test that ends with the live tensors it began with. */
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors");
-  });
-}
-
 class Scale extends nn.Module {
   weight: nn.Parameter;
   runningMean: Tensor;

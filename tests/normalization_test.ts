@@ -9,12 +9,10 @@ import {
   instanceNorm,
   layerNorm,
   manualSeed,
-  memory,
   ones,
   rand,
   randn,
   rmsNorm,
-  scope,
   setThreads,
   ShapeError,
   type Tensor,
@@ -22,14 +20,7 @@ import {
 } from "../mod.ts";
 import { composedGroupNorm, composedLayerNorm } from "../ops/mod.ts";
 import { assertThrows } from "./device.ts";
-
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
-}
+import { test } from "./leaks.ts";
 
 function close(a: Tensor | null, b: Tensor | null, tolerance: number, what: string): void {
   const x = a!.data(), y = b!.data();

@@ -2,20 +2,9 @@
  * Runs the op table: see `op_table.ts`.
  */
 import { assert, assertEquals } from "@std/assert";
-import {
-  AutogradError,
-  DisposedError,
-  type DType,
-  getThreads,
-  grad,
-  gradcheck,
-  memory,
-  scope,
-  setThreads,
-  type Tensor,
-  tensor,
-} from "../mod.ts";
+import { AutogradError, DisposedError, type DType, getThreads, grad, gradcheck, scope, setThreads, type Tensor, tensor } from "../mod.ts";
 import { assertThrows, device } from "./device.ts";
+import { test } from "./leaks.ts";
 import { build, type Input, list, type Row, type Sample, weight } from "./op_table.ts";
 import { families } from "./table/mod.ts";
 
@@ -60,14 +49,6 @@ function asViews(x: Tensor): Tensor[] {
 
 function call(row: Row, sample: Sample, inputs: readonly Tensor[]): readonly Tensor[] {
   return list(row.fn(...inputs, ...sample.args ?? []));
-}
-
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
 }
 
 for (const [family, rows] of Object.entries(families)) {

@@ -16,6 +16,7 @@ import {
   zeros,
 } from "../mod.ts";
 import { assertThrows } from "./device.ts";
+import { test } from "./leaks.ts";
 
 interface Case {
   name: "SGD" | "Adam" | "AdamW" | "RMSprop" | "Adagrad";
@@ -28,14 +29,6 @@ const recorded: {
   optimizers: Case[];
   clips: { normType: string; maxNorm: number; total: number; grads: number[][] }[];
 } = JSON.parse(Deno.readTextFileSync(new URL("fixtures/optim.json", import.meta.url)));
-
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
-}
 
 const camel = (options: Record<string, unknown>) =>
   Object.fromEntries(Object.entries(options).map(([key, value]) => [key.replace(/_([a-z])/g, (_, c) => c.toUpperCase()), value]));

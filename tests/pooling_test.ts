@@ -7,12 +7,10 @@ import {
   interpolate,
   maxPool2d,
   maxUnpool2d,
-  memory,
   nn,
   ones,
   pad,
   pixelShuffle,
-  scope,
   ShapeError,
   type Tensor,
   tensor,
@@ -21,14 +19,7 @@ import {
 import { frame } from "../ffi/frame.ts";
 import { libraryOf } from "../ffi/library.ts";
 import { assertThrows, device } from "./device.ts";
-
-function test(name: string, fn: () => void): void {
-  Deno.test(`${name} [${device}]`, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
-}
+import { test } from "./leaks.ts";
 
 /** Distinct elements without a pattern. */
 function made(shape: readonly number[]): Tensor {

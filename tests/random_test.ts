@@ -18,7 +18,6 @@ import {
   grad,
   gradcheck,
   manualSeed,
-  memory,
   multinomial,
   normal,
   ones,
@@ -37,6 +36,7 @@ import {
 } from "../mod.ts";
 import { philoxWords, truncNormal_ } from "../ops/mod.ts";
 import { assertThrows } from "./device.ts";
+import { test } from "./leaks.ts";
 
 const numbers = (x: Tensor) => Array.from(x.data(), Number);
 const floats: readonly DType[] = ["float32", "float64", "float16", "bfloat16"];
@@ -46,14 +46,6 @@ function moments(values: readonly number[]): { mean: number; variance: number; s
   const central = (k: number) => values.reduce((sum, v) => sum + (v - mean) ** k, 0) / n;
   const variance = central(2);
   return { mean, variance, skew: central(3) / variance ** 1.5, kurtosis: central(4) / variance ** 2 };
-}
-
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
 }
 
 test("philoxWords() gives the published answers of Random123", () => {

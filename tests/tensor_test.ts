@@ -14,12 +14,10 @@ import {
   inferenceMode,
   isFloatingPoint,
   linspace,
-  memory,
   ones,
   onesLike,
   promoteTypes,
   resultType,
-  scope,
   setDefaultDevice,
   setDefaultDType,
   ShapeError,
@@ -27,14 +25,7 @@ import {
   zeros,
   zerosLike,
 } from "../mod.ts";
-
-function test(name: string, fn: () => void): void {
-  Deno.test(name, () => {
-    const before = memory.stats().tensors;
-    scope(fn);
-    assertEquals(memory.stats().tensors, before, "live tensors after the test");
-  });
-}
+import { test } from "./leaks.ts";
 
 const all: DType[] = ["float32", "float64", "float16", "bfloat16", "int32", "int64", "uint8", "bool"];
 
