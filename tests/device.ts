@@ -1,9 +1,9 @@
 /**
- * The device that tests run on: `DINOGRAD_DEVICE`, the CPU by default. A test file that imports this module makes its tensors there. For `cuda` the emulated
- * library is chosen unless `DINOGRAD_EMULATED_CUDA` says otherwise.
+ * The device that tests run on: `DINOGRAD_DEVICE`, the CPU by default. A test file that imports this module makes its tensors there, and draws the same numbers
+ * in every run. For `cuda` the emulated library is chosen unless `DINOGRAD_EMULATED_CUDA` says otherwise.
  */
 import * as std from "@std/assert";
-import { cuda, type Device, device as deviceOf, type DeviceLike, setDefaultDevice } from "../mod.ts";
+import { cuda, type Device, device as deviceOf, type DeviceLike, manualSeed, setDefaultDevice } from "../mod.ts";
 
 /** The device under test. */
 export const device: Device = deviceOf((Deno.env.get("DINOGRAD_DEVICE") ?? "cpu") as DeviceLike);
@@ -12,6 +12,7 @@ if (device.type === "cuda") {
   if (Deno.env.get("DINOGRAD_EMULATED_DEVICES") === undefined) Deno.env.set("DINOGRAD_EMULATED_DEVICES", "4");
 }
 setDefaultDevice(device);
+manualSeed(20);
 
 /** Runs `fn` and waits for the device, which only then tells of errors in the elements. */
 export function awaited<T>(fn: () => T): T {
