@@ -68,6 +68,8 @@ inline int64_t dtype_size(uint32_t dtype) {
   return sizes[dtype];
 }
 
+inline bool is_float_dtype(uint32_t dtype) { return dtype <= DG_BF16; }
+
 // Calls f(tag<T>{}) for the element type; `op` names the caller in the error.
 template <class F>
 void dispatch_floats(uint32_t dtype, const char* op, F&& f) {

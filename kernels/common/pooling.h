@@ -141,4 +141,8 @@ inline void check_unpooling(const char* op, const Tensor& full, const Tensor& po
   require_dtype(full, pooled.dtype, op, "the output");
 }
 
+// Provided by each library (average_pooling.cpp, average_pooling.cu); checked by entry/average_pooling.cpp.
+void avg_pool(const Tensor& y, const Tensor& x, const Pool& pool, const PoolDivisor& divisor);
+void avg_pool_backward(const Tensor& dx, const Tensor& dy, const Pool& pool, const PoolDivisor& divisor);
+
 }  // namespace dg

@@ -148,6 +148,14 @@ inline void require_dtype(const Tensor& t, uint32_t dtype, const char* op, const
   if (t.dtype != dtype) fail(DG_DTYPE, "%s: %s must be %s, got %s", op, what, dtype_name(dtype), dtype_name(t.dtype));
 }
 
+inline void require_float(const Tensor& t, const char* op) {
+  if (!is_float_dtype(t.dtype)) fail(DG_DTYPE, "%s: takes a floating point dtype, got %s", op, dtype_name(t.dtype));
+}
+
+inline void require_numbers(const Tensor& t, const char* op) {
+  if (t.dtype == DG_BOOL) fail(DG_DTYPE, "%s: takes a numeric dtype, got bool", op);
+}
+
 inline void require_same_sizes(const Tensor& a, const Tensor& b, const char* op) {
   if (!same_sizes(a, b)) fail(DG_SHAPE, "%s: sizes differ: %s and %s", op, shape_text(a).c_str(), shape_text(b).c_str());
 }

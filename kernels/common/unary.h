@@ -2,8 +2,16 @@
 #pragma once
 #include "math.h"
 #include "op_codes.h"
+#include "tensor.h"
 
 namespace dg {
+
+constexpr bool tests(UnaryOp op) { return op >= UnaryOp::isnan; }
+constexpr bool takes_integers(UnaryOp op) {
+  return tests(op) || op == UnaryOp::neg || op == UnaryOp::abs || op == UnaryOp::sign || op == UnaryOp::square ||
+         (op >= UnaryOp::ceil && op <= UnaryOp::bitwise_not);
+}
+constexpr bool takes_floats(UnaryOp op) { return op != UnaryOp::bitwise_not; }
 
 constexpr bool periodic(UnaryOp op) { return op == UnaryOp::sin || op == UnaryOp::cos || op == UnaryOp::tan; }
 
@@ -53,5 +61,8 @@ DG_HD bool unary_test(T x) {
   else if constexpr (op == UnaryOp::isinf) return x - x != x - x && x == x;
   else return x - x == x - x;
 }
+
+// Provided by each library (unary.cpp, unary.cu): checked by entry/unary.cpp.
+void unary(const Tensor& out, const Tensor& x, UnaryOp op);
 
 }  // namespace dg

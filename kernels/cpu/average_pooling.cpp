@@ -72,36 +72,20 @@ void backward(const Pool& pool, const Tensor& dx, const Tensor& dy, const PoolDi
   });
 }
 
+// Channels side by side where they are adjacent in both.
+Pool with_inner(Pool pool, const Tensor& a, const Tensor& b) {
+  if (a.strides[1] == 1 && b.strides[1] == 1) pool.inner = std::max<int64_t>(pool.channels, 1);
+  return pool;
+}
+
 }  // namespace
+
+void avg_pool(const Tensor& y, const Tensor& x, const Pool& pool, const PoolDivisor& divisor) {
+  dispatch_floats(x.dtype, "avg_pool", [&](auto in) { forward<typename decltype(in)::type>(with_inner(pool, x, y), y, x, divisor); });
+}
+
+void avg_pool_backward(const Tensor& dx, const Tensor& dy, const Pool& pool, const PoolDivisor& divisor) {
+  dispatch_floats(dx.dtype, "avg_pool_backward", [&](auto in) { backward<typename decltype(in)::type>(with_inner(pool, dx, dy), dx, dy, divisor); });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_avg_pool(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t k0, uint32_t k1, uint32_t k2, uint32_t s0, uint32_t s1,
-                    uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t count_include_pad, double divisor_override) {
-  return guard([&] {
-    const char* const name = "avg_pool";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    Pool pool = pool_of(name, x, y, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {1, 1, 1}}, false);
-    require_dtype(y, x.dtype, name, "the output");
-    if (x.strides[1] == 1 && y.strides[1] == 1) pool.inner = std::max<int64_t>(pool.channels, 1);
-    dispatch_floats(x.dtype, name, [&](auto in) {
-      forward<typename decltype(in)::type>(pool, y, x, {count_include_pad != 0, divisor_override});
-    });
-  });
-}
-
-int32_t dg_avg_pool_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t k0, uint32_t k1, uint32_t k2, uint32_t s0,
-                             uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t count_include_pad,
-                             double divisor_override) {
-  return guard([&] {
-    const char* const name = "avg_pool_backward";
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name);
-    Pool pool = pool_of(name, dx, dy, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {1, 1, 1}}, false);
-    require_dtype(dy, dx.dtype, name, "the gradient of the output");
-    if (dx.strides[1] == 1 && dy.strides[1] == 1) pool.inner = std::max<int64_t>(pool.channels, 1);
-    dispatch_floats(dx.dtype, name, [&](auto in) {
-      backward<typename decltype(in)::type>(pool, dx, dy, {count_include_pad != 0, divisor_override});
-    });
-  });
-}

@@ -1,8 +1,7 @@
-// Version, errors and threads.
+// Threads.
 #include <atomic>
-#include <cstring>
 
-#include "../common/tensor.h"
+#include "../common/status.h"
 #include "parallel.h"
 
 namespace dg {
@@ -16,18 +15,6 @@ int thread_count() {
   return count;
 }
 }  // namespace dg
-
-int32_t dg_abi_version(void) { return DG_ABI_VERSION; }
-
-uint32_t dg_last_error(char* text, uint32_t capacity) {
-  const std::string& message = dg::last_error();
-  if (text && capacity) {
-    const size_t count = std::min<size_t>(message.size(), capacity - 1);
-    std::memcpy(text, message.data(), count);
-    text[count] = 0;
-  }
-  return static_cast<uint32_t>(message.size());
-}
 
 int32_t dg_set_threads(int32_t count) {
   return dg::guard([&] {

@@ -9,13 +9,6 @@
 namespace dg {
 namespace {
 
-constexpr bool tests(UnaryOp op) { return op >= UnaryOp::isnan; }
-constexpr bool takes_integers(UnaryOp op) {
-  return tests(op) || op == UnaryOp::neg || op == UnaryOp::abs || op == UnaryOp::sign || op == UnaryOp::square ||
-         (op >= UnaryOp::ceil && op <= UnaryOp::bitwise_not);
-}
-constexpr bool takes_floats(UnaryOp op) { return op != UnaryOp::bitwise_not; }
-
 // Sine, cosine and tangent of float: arguments past kPeriodicLimit, which nearly never occur, go to the C library.
 template <UnaryOp op>
 void periodic_block(float* out, const float* x, int64_t count) {
@@ -79,31 +72,19 @@ constexpr auto kernels = kernels_of(std::make_integer_sequence<unsigned, unsigne
 
 template <class R, class A>
 void run(const Tensor& out, const Tensor& x, Map1<R, A> f) {
-  const char* const name = "unary";
-  if (!f) fail(DG_DTYPE, "%s: this function does not take %s", name, dtype_name(x.dtype));
-  map_blocks<R, A>(out, x, f, {}, writer_of<R>(out, name), reader_of<A>(x, name));
+  map_blocks<R, A>(out, x, f, {}, writer_of<R>(out, "unary"), reader_of<A>(x, "unary"));
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_unary(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t op) {
-  return guard([&] {
-    const char* const name = "unary";
-    if (op >= kernels.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    const Kernel& kernel = kernels[op];
-    const bool test = tests(UnaryOp(op));
-    require_dtype(out, test ? uint32_t(DG_BOOL) : x.dtype, name, test ? "the result of a test" : "the output");
-    if (x.dtype == DG_BOOL && !test) fail(DG_DTYPE, "%s: takes a numeric dtype, got bool", name);
-    dispatch_accumulator(x.dtype, [&](auto kind) {
-      using A = typename decltype(kind)::type;
-      if constexpr (std::is_same_v<A, float>) test ? run(out, x, kernel.test32) : run(out, x, kernel.f32);
-      else if constexpr (std::is_same_v<A, double>) test ? run(out, x, kernel.test64) : run(out, x, kernel.f64);
-      else test ? run(out, x, kernel.test_i64) : run(out, x, kernel.i64);
-    });
+void unary(const Tensor& out, const Tensor& x, UnaryOp op) {
+  const Kernel& kernel = kernels[unsigned(op)];
+  dispatch_accumulator(x.dtype, [&](auto kind) {
+    using A = typename decltype(kind)::type;
+    if constexpr (std::is_same_v<A, float>) tests(op) ? run(out, x, kernel.test32) : run(out, x, kernel.f32);
+    else if constexpr (std::is_same_v<A, double>) tests(op) ? run(out, x, kernel.test64) : run(out, x, kernel.f64);
+    else tests(op) ? run(out, x, kernel.test_i64) : run(out, x, kernel.i64);
   });
 }
+
+}  // namespace dg

@@ -125,54 +125,40 @@ constexpr int64_t kWide = 64, kFew = 1 << 16;  // positions of a window, and ite
 int64_t widest(const PoolAxis& axis) { return std::min(axis.extent(), axis.in); }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_avg_pool(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t k0, uint32_t k1, uint32_t k2, uint32_t s0, uint32_t s1,
-                    uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t count_include_pad, double divisor_override) {
-  return guard([&] {
-    const char* const name = "avg_pool";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    const Pool pool = pool_of(name, x, y, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {1, 1, 1}}, false);
-    require_dtype(y, x.dtype, name, "the output");
-    const Windows windows{pool.axis[0], pool.axis[1], pool.axis[2], {count_include_pad != 0, divisor_override}};
-    dispatch_floats(x.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      constexpr int N = kChannels<T>;
-      const Places<N> places(y, {&y, &x});
-      if (places.count == 0) return;
-      const int64_t window = widest(windows.d) * widest(windows.h) * widest(windows.w);
-      if (window >= kWide && places.count < kFew) {
-        const int slices = places.inside ? 16 : 32;
-        launch(name, average_pool_shared<T, N>, blocks_for(places.count, kThreads / slices), kThreads, 0, places, windows, slices, y.data<T>(),
-               PlaneView(y), x.data<T>(), PlaneView(x));
-      } else {
-        const unsigned threads = threads_for(places.count);
-        launch(name, average_pool<T, N>, blocks_for(places.count, threads), threads, 0, places, windows, y.data<T>(), PlaneView(y), x.data<T>(),
-               PlaneView(x));
-      }
-    });
-  });
-}
-
-int32_t dg_avg_pool_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t k0, uint32_t k1, uint32_t k2, uint32_t s0,
-                             uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t count_include_pad,
-                             double divisor_override) {
-  return guard([&] {
-    const char* const name = "avg_pool_backward";
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name);
-    const Pool pool = pool_of(name, dx, dy, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {1, 1, 1}}, false);
-    require_dtype(dy, dx.dtype, name, "the gradient of the output");
-    const Windows windows{pool.axis[0], pool.axis[1], pool.axis[2], {count_include_pad != 0, divisor_override}};
-    dispatch_floats(dx.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      constexpr int N = kChannels<T>;
-      const Places<N> places(dx, {&dx, &dy});
-      if (places.count == 0) return;
+void avg_pool(const Tensor& y, const Tensor& x, const Pool& pool, const PoolDivisor& divisor) {
+  const char* const name = "avg_pool";
+  const Windows windows{pool.axis[0], pool.axis[1], pool.axis[2], divisor};
+  dispatch_floats(x.dtype, name, [&](auto in) {
+    using T = typename decltype(in)::type;
+    constexpr int N = kChannels<T>;
+    const Places<N> places(y, {&y, &x});
+    if (places.count == 0) return;
+    const int64_t window = widest(windows.d) * widest(windows.h) * widest(windows.w);
+    if (window >= kWide && places.count < kFew) {
+      const int slices = places.inside ? 16 : 32;
+      launch(name, average_pool_shared<T, N>, blocks_for(places.count, kThreads / slices), kThreads, 0, places, windows, slices, y.data<T>(),
+             PlaneView(y), x.data<T>(), PlaneView(x));
+    } else {
       const unsigned threads = threads_for(places.count);
-      launch(name, average_pool_backward<T, N>, blocks_for(places.count, threads), threads, 0, places, windows, dx.data<T>(), PlaneView(dx),
-             dy.data<T>(), PlaneView(dy));
-    });
+      launch(name, average_pool<T, N>, blocks_for(places.count, threads), threads, 0, places, windows, y.data<T>(), PlaneView(y), x.data<T>(),
+             PlaneView(x));
+    }
   });
 }
+
+void avg_pool_backward(const Tensor& dx, const Tensor& dy, const Pool& pool, const PoolDivisor& divisor) {
+  const char* const name = "avg_pool_backward";
+  const Windows windows{pool.axis[0], pool.axis[1], pool.axis[2], divisor};
+  dispatch_floats(dx.dtype, name, [&](auto in) {
+    using T = typename decltype(in)::type;
+    constexpr int N = kChannels<T>;
+    const Places<N> places(dx, {&dx, &dy});
+    if (places.count == 0) return;
+    const unsigned threads = threads_for(places.count);
+    launch(name, average_pool_backward<T, N>, blocks_for(places.count, threads), threads, 0, places, windows, dx.data<T>(), PlaneView(dx),
+           dy.data<T>(), PlaneView(dy));
+  });
+}
+
+}  // namespace dg

@@ -400,18 +400,6 @@ int32_t dg_graph_free(uint32_t graph) {
   });
 }
 
-int32_t dg_abi_version(void) { return DG_ABI_VERSION; }
-
-uint32_t dg_last_error(char* text, uint32_t capacity) {
-  const std::string& message = dg::last_error();
-  if (text && capacity) {
-    const size_t count = std::min<size_t>(message.size(), capacity - 1);
-    std::memcpy(text, message.data(), count);
-    text[count] = 0;
-  }
-  return static_cast<uint32_t>(message.size());
-}
-
 int32_t dg_set_threads(int32_t) {
   return guard([] { fail(DG_DEVICE, "setThreads: threads are the cpu library's"); });
 }

@@ -41,38 +41,18 @@ struct UnaryTest {
   }
 };
 
-bool takes_integers(UnaryOp op) {
-  switch (op) {
-    case UnaryOp::neg: case UnaryOp::abs: case UnaryOp::sign: case UnaryOp::square: case UnaryOp::ceil: case UnaryOp::floor: case UnaryOp::round:
-    case UnaryOp::trunc: case UnaryOp::bitwise_not: return true;
-    default: return false;
-  }
-}
-
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_unary(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t op) {
-  return guard([&] {
-    const char* const name = "unary";
-    if (op >= uint32_t(UnaryOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    const UnaryOp code = UnaryOp(op);
-    const bool test = code >= UnaryOp::isnan;
-    require_dtype(out, test ? uint32_t(DG_BOOL) : x.dtype, name, test ? "the result of a test" : "the output");
-    if (test)
-      return dispatch_all(x.dtype, name, [&](auto kind) {
-        using T = typename decltype(kind)::type;
-        map<bool, T>("unary_test", UnaryTest<T>{code}, out, x);
-      });
-    dispatch_numbers(x.dtype, name, [&](auto kind) {
+void unary(const Tensor& out, const Tensor& x, UnaryOp op) {
+  if (tests(op))
+    return dispatch_all(x.dtype, "unary", [&](auto kind) {
       using T = typename decltype(kind)::type;
-      if (is_float<T> ? code == UnaryOp::bitwise_not : !takes_integers(code))
-        fail(DG_DTYPE, "%s: this function does not take %s", name, dtype_name(x.dtype));
-      map<T, T>(name, Unary<T>{code}, out, x);
+      map<bool, T>("unary_test", UnaryTest<T>{op}, out, x);
     });
+  dispatch_numbers(x.dtype, "unary", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    map<T, T>("unary", Unary<T>{op}, out, x);
   });
 }
+
+}  // namespace dg

@@ -1,0 +1,17 @@
+// Version and errors.
+#include <algorithm>
+#include <cstring>
+
+#include "../common/status.h"
+
+int32_t dg_abi_version(void) { return DG_ABI_VERSION; }
+
+uint32_t dg_last_error(char* text, uint32_t capacity) {
+  const std::string& message = dg::last_error();
+  if (text && capacity) {
+    const size_t count = std::min<size_t>(message.size(), capacity - 1);
+    std::memcpy(text, message.data(), count);
+    text[count] = 0;
+  }
+  return static_cast<uint32_t>(message.size());
+}
