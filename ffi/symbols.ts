@@ -828,6 +828,7 @@ export const symbols = {
       "u32", // invstd
       "u32", // running_mean
       "u32", // running_var
+      "u32", // batches
       "u32", // x
       "f64", // momentum
       "f64", // eps
@@ -842,6 +843,7 @@ export const symbols = {
       "u32", // var
       "u32", // running_mean
       "u32", // running_var
+      "u32", // batches
       "f64", // count
       "f64", // momentum
       "f64", // eps

@@ -81,13 +81,6 @@ export abstract class ChannelNorm extends Module {
     if (this.weight !== null) ones_(this.weight);
     if (this.bias !== null) zeros_(this.bias);
   }
-  /** Counts a batch in training mode and returns its share in the running statistics. */
-  protected countBatch(): number {
-    const count = this.numBatchesTracked;
-    if (!this.training || count === null) return this.momentum ?? 0;
-    noGrad(() => count.add_(1));
-    return this.momentum ?? 1 / count.item();
-  }
   /** Refuses an input whose rank or channels do not fit. */
   protected checkInput(x: Tensor, op: string, ranks: readonly number[], shapes: string, axis: number): void {
     x.checkAlive(op);
@@ -140,8 +133,18 @@ export abstract class BatchNorm extends ChannelNorm {
         `${this.constructor.name}: expected more than 1 value per channel when training, got input size ${textOf(x.shape)}`,
       );
     }
-    const momentum = this.countBatch();
-    return ops.batchNorm(x, runningMean, runningVar, { weight, bias, training: training || runningMean === null, momentum, eps, ...fused });
+    // A share that depends on the number of batches is computed from it; else the kernel of the statistics counts on its way.
+    const count = training ? this.numBatchesTracked : null;
+    const momentum = this.momentum ?? (count === null ? 0 : 1 / noGrad(() => count.add_(1)).item());
+    return ops.batchNorm(x, runningMean, runningVar, {
+      weight,
+      bias,
+      training: training || runningMean === null,
+      momentum,
+      eps,
+      numBatchesTracked: this.momentum === null ? null : count,
+      ...fused,
+    });
   }
 }
 

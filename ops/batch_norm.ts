@@ -30,6 +30,8 @@ export interface BatchNormOptions {
   momentum?: number;
   /** Added to the variance. Default `1e-5`. */
   eps?: number;
+  /** One int64 that counts the batches of training. Default: none. */
+  numBatchesTracked?: Tensor | null;
   /** Applied to the result in the same pass. Default: none. */
   activation?: "relu" | null;
   /** Added before the activation in the same pass; shape of the input. Default: none. */
@@ -77,7 +79,14 @@ interface Statistics {
   readonly invstd: Tensor;
 }
 
-function batchStatistics(x: Tensor, runningMean: Tensor | null, runningVar: Tensor | null, momentum: number, eps: number): Statistics {
+function batchStatistics(
+  x: Tensor,
+  runningMean: Tensor | null,
+  runningVar: Tensor | null,
+  batches: Tensor | null,
+  momentum: number,
+  eps: number,
+): Statistics {
   const channels = x.shape[1], dtype = statisticsDType(x);
   const [mean, variance, invstd] = [0, 1, 2].map(() => emptyTensor([channels], dtype, x.device));
   const means = perChannel(runningMean, dtype), variances = perChannel(runningVar, dtype);
@@ -91,12 +100,14 @@ function batchStatistics(x: Tensor, runningMean: Tensor | null, runningVar: Tens
         f.put(invstd),
         f.put(means),
         f.put(variances),
+        f.put(batches),
         f.put(x),
         momentum,
         eps,
       ),
   );
   variance.dispose();
+  if (batches !== null) batches.storage.version++;
   for (const [buffer, updated] of [[runningMean, means], [runningVar, variances]]) {
     if (buffer === null) continue;
     if (buffer !== updated) {
@@ -115,7 +126,8 @@ function runningStatistics(x: Tensor, runningMean: Tensor, runningVar: Tensor, e
   const variance = perChannel(runningVar, dtype)!, invstd = emptyTensor(mean.shape, dtype, x.device);
   native(
     x.device,
-    (lib, f) => lib.dg_batch_norm_update(f.pointer, f.put(invstd), f.put(null), f.put(variance), f.put(null), f.put(null), 2, 0, eps),
+    (lib, f) =>
+      lib.dg_batch_norm_update(f.pointer, f.put(invstd), f.put(null), f.put(variance), f.put(null), f.put(null), f.put(null), 2, 0, eps),
   );
   if (variance !== runningVar) variance.dispose();
   return { mean, invstd };
@@ -140,6 +152,7 @@ function runningStatistics(x: Tensor, runningMean: Tensor, runningVar: Tensor, e
  * @param options.training Default `false`.
  * @param options.momentum Default `0.1`.
  * @param options.eps Default `1e-5`.
+ * @param options.numBatchesTracked One `int64`, increased with the running statistics. Default: none.
  * @param options.activation `"relu"` or none (default).
  * @param options.residual Shape of `x`. Default: none.
  * @returns Shape, dtype and memory order of `x`.
@@ -175,15 +188,25 @@ export function batchNorm(x: Tensor, runningMean: Tensor | null, runningVar: Ten
   if (activation !== null && activation !== "relu") throw new RangeError(`${name}: activation must be "relu" or null, got ${activation}`);
   const residual = options?.residual ?? null;
   if (residual !== null) checkResidual(residual, x, name);
+  const batches = options?.numBatchesTracked ?? null;
+  if (batches !== null) {
+    checkTensor(batches, name, "numBatchesTracked", x);
+    if (batches.dtype !== "int64" || batches.numel() !== 1) {
+      throw new DTypeError(`${name}: numBatchesTracked must be one int64, got ${batches.dtype} of shape ${textOf(batches.shape)}`);
+    }
+  }
   const fromBatch = training || means === null;
   if (fromBatch && x.numel() > 0 && x.numel() === channels) {
     throw new ShapeError(`${name}: expected more than 1 value per channel when training, got input size ${textOf(x.shape)}`);
   }
-  if (x.numel() === 0) return emptyBatch(x, weight, bias, residual);
+  if (x.numel() === 0) {
+    if (training && batches !== null) batches.add_(1);
+    return emptyBatch(x, weight, bias, residual);
+  }
 
   const strides = normStrides(x), input = ordered(x, strides);
   const { mean, invstd } = fromBatch
-    ? batchStatistics(input, training ? means : null, training ? variances : null, momentum, eps)
+    ? batchStatistics(input, training ? means : null, training ? variances : null, training ? batches : null, momentum, eps)
     : runningStatistics(x, means!, variances!, eps);
   const relu = activation === "relu";
   const y = normalise(input, mean, invstd, weight, bias, residual, relu, strides);

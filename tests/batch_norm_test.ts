@@ -4,6 +4,7 @@ import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import {
   batchNorm,
   type DType,
+  DTypeError,
   getThreads,
   grad,
   gradcheck,
@@ -242,6 +243,23 @@ Deno.test("batchNorm() edge cases: constant channels, empty batch, fan-out, one 
   );
   assertThrows(() => batchNorm(ones([1, 3, 1, 1]), null, null), ShapeError, "[1, 3, 1, 1]");
   assertEquals(batchNorm(ones([1, 3]), mean, variance, { eps: 0 }).tolist(), [[1, 1, 1]]);
+});
+
+Deno.test("batchNorm() counts the batches of training", () => {
+  scope(() => {
+    const [mean, variance, numBatchesTracked] = [zeros([3]), ones([3]), zeros([], { dtype: "int64" })];
+    const x = randn([4, 3, 2]);
+    for (let i = 0; i < 3; i++) batchNorm(x, mean, variance, { training: true, numBatchesTracked });
+    batchNorm(x, mean, variance, { numBatchesTracked });
+    assertEquals(numBatchesTracked.item(), 3);
+    batchNorm(zeros([0, 3, 2]), mean, variance, { training: true, numBatchesTracked });
+    assertEquals(numBatchesTracked.item(), 4);
+    assertThrows(
+      () => batchNorm(x, mean, variance, { training: true, numBatchesTracked: zeros([]) }),
+      DTypeError,
+      "numBatchesTracked must be one int64, got float32 of shape []",
+    );
+  });
 });
 
 Deno.test("batchNorm() refuses what does not fit", () => {

@@ -1,5 +1,6 @@
-// Headers of batch normalisation: the two layouts and the per-channel tensors.
+// Batch normalisation: the two layouts, and what each library provides.
 #pragma once
+#include "normalization.h"
 #include "tensor.h"
 
 namespace dg::batch_norm {
@@ -29,17 +30,33 @@ struct Shape {
   int64_t count() const { return outer * inner; }  // elements of a channel
 };
 
-// A per-channel tensor of `dtype`; null when absent.
-template <class C>
-C* channel_data(const dg_tensor* t, uint32_t slot, const Shape& shape, uint32_t dtype, const char* op, Access access = Access::read) {
-  if (!present(slot)) return nullptr;
-  const Tensor v = tensor_at(t, slot, op, access);
-  require_dtype(v, dtype, op, "each per-channel tensor");
-  if (v.rank != 1 || v.sizes[0] != shape.channels || !v.contiguous())
-    fail(DG_SHAPE, "%s: per-channel tensors must be contiguous of size [%lld], got %s", op, (long long)shape.channels, shape_text(v).c_str());
-  return v.data<C>();
-}
-
-template <class C> constexpr uint32_t channel_dtype() { return std::is_same_v<C, double> ? DG_F64 : DG_F32; }
-
 }  // namespace dg::batch_norm
+
+namespace dg {
+
+// The tensors below that are pointers may be absent: null. Per-channel ones are contiguous [C], float64 for float64 inputs, else float32.
+template <class C> C* data_or_null(const Tensor* t) { return t ? t->data<C>() : nullptr; }
+
+// What becomes of a batch's mean and variance; `count` values a channel.
+struct BatchNormUpdate {
+  const Tensor *invstd, *running_mean, *running_var, *batches;  // batches: an int64 that counts them
+  double count, momentum, eps;
+  template <class C> ChannelUpdate<C> of() const {
+    return {data_or_null<C>(invstd), data_or_null<C>(running_mean), data_or_null<C>(running_var), data_or_null<int64_t>(batches), count / (count - 1),
+            momentum, eps};
+  }
+};
+struct BatchNormChannels {
+  const Tensor *mean, *invstd, *weight, *bias;
+};
+
+// Provided by each library (batch_norm.cpp, batch_norm_backward.cpp, batch_norm.cu); checked by entry/batch_norm.cpp.
+void batch_norm_stats(const batch_norm::Shape& s, const Tensor& mean, const Tensor& var, const Tensor& x, const BatchNormUpdate& update);
+void batch_norm_update(const Tensor* mean, const Tensor& var, const BatchNormUpdate& update);
+void batch_norm_apply(const batch_norm::Shape& s, const Tensor& y, const Tensor& x, const BatchNormChannels& channels, const Tensor* residual, bool relu);
+void batch_norm_reduce(const batch_norm::Shape& s, const Tensor& sum_dy, const Tensor& sum_dy_xhat, const Tensor* masked, const Tensor& dy,
+                       const Tensor& x, const Tensor* y, const BatchNormChannels& channels, bool relu);
+void batch_norm_backward(const batch_norm::Shape& s, const Tensor& dx, const Tensor& dy, const Tensor& x, const BatchNormChannels& channels,
+                         const Tensor* sum_dy, const Tensor* sum_dy_xhat, double count, bool relu);
+
+}  // namespace dg

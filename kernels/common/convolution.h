@@ -65,4 +65,28 @@ inline void require_bias(const Tensor& bias, int64_t channels, const Tensor& x, 
   require_dtype(bias, x.dtype, op, "the bias");
 }
 
+// Provided by each library (convolution.cpp, convolution.cu); checked by entry/convolution.cpp. An absent bias is null.
+void conv_forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias);
+void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, const Tensor& w, const Tensor* bias);
+void conv_backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, const Tensor& dy, const Tensor& x);
+
+// Whether Winograd products may be used, where a library has them (entry/convolution.cpp).
+bool winograd_enabled();
+
+namespace conv {
+
+// A weight [O, C / groups, D, H, W] in any memory order; missing axes have size 1.
+template <class T> struct Weight {
+  T* data = nullptr;
+  int64_t filter = 0, channel = 0, tap[3] = {0, 0, 0};  // strides
+  Weight() = default;
+  Weight(const Tensor& t, T* data) : data(data), filter(t.strides[0]), channel(t.strides[1]) {
+    for (int i = 2; i < t.rank; i++) tap[i + 3 - t.rank] = t.strides[i];
+  }
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+}  // namespace conv
 }  // namespace dg

@@ -20,13 +20,16 @@ DG_HD C normalised_slope(C dy, C x, C mean, C slope, C a, C b) {
   return slope * (dy - fma_(x - mean, b, a));
 }
 
-// What becomes of a channel's mean and biased variance, which `unbiased` = count / (count - 1) makes the unbiased one: the inverse deviation and the running statistics, where given.
+// What becomes of a channel's mean and biased variance, which `unbiased` = count / (count - 1) makes the unbiased one: the inverse deviation and the
+// running statistics, where given. Channel 0 counts the batch.
 template <class C>
 struct ChannelUpdate {
   C *invstd = nullptr, *running_mean = nullptr, *running_var = nullptr;
+  int64_t* batches = nullptr;
   double unbiased = 1, momentum = 0, eps = 0;
 
   DG_HD void operator()(int64_t channel, C mean, C var) const {
+    if (batches && channel == 0) ++*batches;
     if (invstd) invstd[channel] = C(1.0 / ::sqrt(double(var) + eps));
     if (!running_mean) return;
     running_mean[channel] = C((1 - momentum) * double(running_mean[channel]) + momentum * double(mean));

@@ -109,98 +109,50 @@ void apply(const Layout& l, T* y, const T* x, const T* r, const C* mean, const C
 }  // namespace
 }  // namespace dg::batch_norm
 
-using namespace dg;
-using namespace dg::batch_norm;
+namespace dg {
+using namespace batch_norm;
 
-int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean_slot, uint32_t var_slot, uint32_t invstd_slot, uint32_t running_mean_slot,
-                            uint32_t running_var_slot, uint32_t x_slot, double momentum, double eps) {
-  return guard([&] {
-    const char* const name = "batch_norm_stats";
-    const Tensor x = tensor_at(t, x_slot, name);
-    const Tensor* const tensors[] = {&x};
-    const Layout l(tensors, 1, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      C* mean = channel_data<C>(t, mean_slot, l, channel_dtype<C>(), name, Access::write);
-      C* var = channel_data<C>(t, var_slot, l, channel_dtype<C>(), name, Access::write);
-      if (!mean || !var) fail(DG_SHAPE, "%s: both outputs must be given", name);
-      ChannelUpdate<C> update;
-      update.invstd = channel_data<C>(t, invstd_slot, l, channel_dtype<C>(), name, Access::write);
-      update.running_mean = channel_data<C>(t, running_mean_slot, l, channel_dtype<C>(), name, Access::write);
-      update.running_var = channel_data<C>(t, running_var_slot, l, channel_dtype<C>(), name, Access::write);
-      if (!update.running_mean != !update.running_var) fail(DG_SHAPE, "%s: both running statistics must be given, or none", name);
-      update.momentum = momentum, update.eps = eps;
-      if (x.numel == 0) fail(DG_SHAPE, "%s: no values to take the mean of", name);
-      update.unbiased = double(l.count()) / double(l.count() - 1);
-      const int64_t partials = l.blocks * l.channels;
-      const Scratch scratch(partials * int64_t(sizeof(double) + sizeof(C)));
-      double* const means = scratch.as<double>();
-      C* const squares = reinterpret_cast<C*>(means + partials);
-      block_moments<T, C>(l, x.data<T>(), means, squares);
-      merge_moments<C>(l, means, squares, mean, var);
-      for (int64_t c = 0; c < l.channels; c++) update(c, mean[c], var[c]);
-    });
+void batch_norm_stats(const Shape& s, const Tensor& mean, const Tensor& var, const Tensor& x, const BatchNormUpdate& update) {
+  const Layout l(s);
+  dispatch_floats(x.dtype, "batch_norm_stats", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const int64_t partials = l.blocks * l.channels;
+    const Scratch scratch(partials * int64_t(sizeof(double) + sizeof(C)));
+    double* const means = scratch.as<double>();
+    C* const squares = reinterpret_cast<C*>(means + partials);
+    block_moments<T, C>(l, x.data<T>(), means, squares);
+    merge_moments<C>(l, means, squares, mean.data<C>(), var.data<C>());
+    const ChannelUpdate<C> next = update.of<C>();
+    for (int64_t c = 0; c < l.channels; c++) next(c, mean.data<C>()[c], var.data<C>()[c]);
   });
 }
 
-int32_t dg_batch_norm_update(const dg_tensor* t, uint32_t invstd_slot, uint32_t mean_slot, uint32_t var_slot, uint32_t running_mean_slot,
-                             uint32_t running_var_slot, double count, double momentum, double eps) {
-  return guard([&] {
-    const char* const name = "batch_norm_update";
-    const Tensor var = tensor_at(t, var_slot, name);
-    auto vector = [&](uint32_t slot, Access access) {
-      const Tensor v = tensor_at(t, slot, name, access);
-      require_same_sizes(v, var, name);
-      require_dtype(v, var.dtype, name, "each per-channel tensor");
-      if (v.rank != 1 || !v.contiguous()) fail(DG_SHAPE, "%s: per-channel tensors must be contiguous and have one axis", name);
-      return v;
+void batch_norm_update(const Tensor* mean, const Tensor& var, const BatchNormUpdate& update) {
+  dispatch_floats(var.dtype, "batch_norm_update", [&](auto kind) {
+    using C = compute_t<typename decltype(kind)::type>;
+    const ChannelUpdate<C> next = update.of<C>();
+    const C* const means = data_or_null<C>(mean);
+    for (int64_t c = 0; c < var.numel; c++) next(c, means ? means[c] : C(0), var.data<C>()[c]);
+  });
+}
+
+void batch_norm_apply(const Shape& s, const Tensor& y, const Tensor& x, const BatchNormChannels& channels, const Tensor* residual, bool relu) {
+  const Layout l(s);
+  dispatch_floats(x.dtype, "batch_norm", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const Columns<C, 4> columns(l, {channels.mean, channels.invstd, channels.weight, channels.bias}, {0, 1, 1, 0});
+    scale_columns(columns, 2, 1);
+    auto run = [&](auto with_relu, auto with_residual) {
+      apply<T, C, decltype(with_relu)::value, decltype(with_residual)::value>(l, y.data<T>(), x.data<T>(), data_or_null<T>(residual), columns.at(0),
+                                                                             columns.at(2), columns.at(3));
     };
-    auto update = [&](auto zero) {
-      using C = decltype(zero);
-      const C* v = vector(var_slot, Access::read).template data<C>();
-      const C* mean = v;  // read only with running statistics
-      ChannelUpdate<C> next{nullptr, nullptr, nullptr, count / (count - 1), momentum, eps};
-      if (present(invstd_slot)) next.invstd = vector(invstd_slot, Access::write).template data<C>();
-      if (present(running_mean_slot)) {
-        next.running_mean = vector(running_mean_slot, Access::write).template data<C>();
-        next.running_var = vector(running_var_slot, Access::write).template data<C>();
-        mean = vector(mean_slot, Access::read).template data<C>();
-      }
-      for (int64_t c = 0; c < var.numel; c++) next(c, mean[c], v[c]);
-    };
-    if (var.dtype == DG_F32) update(0.0f);
-    else if (var.dtype == DG_F64) update(0.0);
-    else fail(DG_DTYPE, "%s: takes float32 or float64, got %s", name, dtype_name(var.dtype));
+    const std::true_type yes;
+    const std::false_type no;
+    if (relu) residual ? run(yes, yes) : run(yes, no);
+    else residual ? run(no, yes) : run(no, no);
   });
 }
 
-int32_t dg_batch_norm_apply(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot,
-                            uint32_t bias_slot, uint32_t residual_slot, uint32_t relu) {
-  return guard([&] {
-    const char* const name = "batch_norm";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    Tensor residual;
-    if (present(residual_slot)) residual = tensor_at(t, residual_slot, name);
-    const Tensor* const tensors[] = {&x, &y, &residual};
-    const Layout l(tensors, present(residual_slot) ? 3 : 2, name);
-    if (x.numel == 0) return;
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      auto channel = [&](uint32_t slot) -> const C* { return channel_data<C>(t, slot, l, channel_dtype<C>(), name); };
-      const C* const sources[] = {channel(mean_slot), channel(invstd_slot), channel(weight_slot), channel(bias_slot)};
-      const C missing[] = {0, 1, 1, 0};
-      const Columns<C, 4> columns(l, sources, missing);
-      scale_columns(columns, 2, 1);
-      auto run = [&](auto with_relu, auto with_residual) {
-        apply<T, C, decltype(with_relu)::value, decltype(with_residual)::value>(
-            l, y.data<T>(), x.data<T>(), present(residual_slot) ? residual.data<T>() : nullptr, columns.at(0), columns.at(2), columns.at(3));
-      };
-      const std::true_type yes;
-      const std::false_type no;
-      if (relu) present(residual_slot) ? run(yes, yes) : run(yes, no);
-      else present(residual_slot) ? run(no, yes) : run(no, no);
-    });
-  });
-}
+}  // namespace dg

@@ -1,7 +1,6 @@
 // What the passes of batch normalisation share: layouts, blocks of them, and per-channel values spread over columns.
 #pragma once
 #include "../common/batch_norm.h"
-#include "../common/normalization.h"
 
 #include "allocator.h"
 #include "elementwise.h"
@@ -17,7 +16,7 @@ struct Layout : Shape {
   int64_t block_rows = 1, blocks = 0;  // blocks of a channel: rows of a block, or positions of a plane
   int64_t tiles = 1;                   // rows: column tiles of a block
 
-  Layout(const Tensor* const* tensors, int count, const char* op) : Shape(tensors, count, op) {
+  explicit Layout(const Shape& shape) : Shape(shape) {
     if (outer == 0) return;
     if (rows) {
       if (channels < 64) group = (64 + channels - 1) / channels;
@@ -118,10 +117,10 @@ void for_elements(const Layout& l, F&& f) {
 template <class C, int K>
 class Columns {
  public:
-  Columns(const Layout& l, const C* const (&sources)[K], const C (&missing)[K])
+  Columns(const Layout& l, const Tensor* const (&sources)[K], const C (&missing)[K])
       : stride_(l.rows ? std::max(l.width, l.channels) : l.channels), memory_(int64_t(sizeof(C)) * K * std::max<int64_t>(stride_, 1)) {
     for (int k = 0; k < K; k++) {
-      if (sources[k]) std::copy(sources[k], sources[k] + l.channels, at(k));
+      if (sources[k]) std::copy_n(sources[k]->template data<C>(), l.channels, at(k));
       else std::fill(at(k), at(k) + l.channels, missing[k]);
       if (l.rows) spread(l, at(k));
     }

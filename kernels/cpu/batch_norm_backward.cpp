@@ -114,77 +114,50 @@ void input_gradient(const Layout& l, T* dx, const T* dy, const T* x, const C* me
 }  // namespace
 }  // namespace dg::batch_norm
 
-using namespace dg;
-using namespace dg::batch_norm;
+namespace dg {
+using namespace batch_norm;
 
-int32_t dg_batch_norm_reduce(const dg_tensor* t, uint32_t sum_dy_slot, uint32_t sum_dy_xhat_slot, uint32_t masked_slot, uint32_t dy_slot,
-                             uint32_t x_slot, uint32_t y_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot,
-                             uint32_t bias_slot, uint32_t relu) {
-  return guard([&] {
-    const char* const name = "batch_norm_backward";
-    const Tensor dy = tensor_at(t, dy_slot, name), x = tensor_at(t, x_slot, name);
-    Tensor masked, y;
-    const Tensor* tensors[4] = {&x, &dy};
-    int count = 2;
-    if (present(masked_slot)) masked = tensor_at(t, masked_slot, name, Access::write), tensors[count++] = &masked;
-    if (present(y_slot)) y = tensor_at(t, y_slot, name), tensors[count++] = &y;
-    const Layout l(tensors, count, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      auto channel = [&](uint32_t slot, Access access) { return channel_data<C>(t, slot, l, channel_dtype<C>(), name, access); };
-      const C* const sources[] = {channel(mean_slot, Access::read), channel(invstd_slot, Access::read), channel(weight_slot, Access::read),
-                                  channel(bias_slot, Access::read)};
-      C *sum_dy = channel(sum_dy_slot, Access::write), *sum_dy_xhat = channel(sum_dy_xhat_slot, Access::write);
-      if (!sum_dy || !sum_dy_xhat) fail(DG_SHAPE, "%s: both sums must be given", name);
-      const C missing[] = {0, 1, 1, 0};
-      const Columns<C, 4> columns(l, sources, missing);
-      scale_columns(columns, 2, 1);
-      const Scratch scratch(std::max<int64_t>(1, 2 * l.blocks * l.channels * int64_t(sizeof(C))));
-      C* const sums = scratch.as<C>();
-      auto run = [&](auto mask) {
-        if (x.numel == 0) return;
-        block_sums<T, C, decltype(mask)::value>(l, dy.data<T>(), x.data<T>(), present(y_slot) ? y.data<T>() : nullptr,
-                                                present(masked_slot) ? masked.data<T>() : nullptr, columns.at(0), columns.at(2), columns.at(3),
-                                                sums);
-      };
-      if (!relu) run(std::integral_constant<Mask, Mask::none>{});
-      else if (present(y_slot)) run(std::integral_constant<Mask, Mask::output>{});
-      else run(std::integral_constant<Mask, Mask::again>{});
-      merge_sums<C>(l, sums, columns.at(1), sum_dy, sum_dy_xhat);
-    });
+void batch_norm_reduce(const Shape& s, const Tensor& sum_dy, const Tensor& sum_dy_xhat, const Tensor* masked, const Tensor& dy, const Tensor& x,
+                       const Tensor* y, const BatchNormChannels& channels, bool relu) {
+  const Layout l(s);
+  dispatch_floats(x.dtype, "batch_norm_backward", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const Columns<C, 4> columns(l, {channels.mean, channels.invstd, channels.weight, channels.bias}, {0, 1, 1, 0});
+    scale_columns(columns, 2, 1);
+    const Scratch scratch(std::max<int64_t>(1, 2 * l.blocks * l.channels * int64_t(sizeof(C))));
+    C* const sums = scratch.as<C>();
+    auto run = [&](auto mask) {
+      if (x.numel == 0) return;
+      block_sums<T, C, decltype(mask)::value>(l, dy.data<T>(), x.data<T>(), data_or_null<T>(y), data_or_null<T>(masked), columns.at(0), columns.at(2),
+                                              columns.at(3), sums);
+    };
+    if (!relu) run(std::integral_constant<Mask, Mask::none>{});
+    else if (y) run(std::integral_constant<Mask, Mask::output>{});
+    else run(std::integral_constant<Mask, Mask::again>{});
+    merge_sums<C>(l, sums, columns.at(1), sum_dy.data<C>(), sum_dy_xhat.data<C>());
   });
 }
 
-int32_t dg_batch_norm_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t x_slot, uint32_t mean_slot, uint32_t invstd_slot,
-                               uint32_t weight_slot, uint32_t bias_slot, uint32_t sum_dy_slot, uint32_t sum_dy_xhat_slot, double count,
-                               uint32_t relu) {
-  return guard([&] {
-    const char* const name = "batch_norm_backward";
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), x = tensor_at(t, x_slot, name);
-    const Tensor* const tensors[] = {&x, &dx, &dy};
-    const Layout l(tensors, 3, name);
-    if (x.numel == 0) return;
-    if (!(count >= 1)) fail(DG_RANGE, "%s: the count must be >= 1, got %g", name, count);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      auto channel = [&](uint32_t slot) -> const C* { return channel_data<C>(t, slot, l, channel_dtype<C>(), name); };
-      const C* const sources[] = {channel(mean_slot), channel(invstd_slot), channel(weight_slot), channel(bias_slot), channel(sum_dy_slot),
-                                  channel(sum_dy_xhat_slot)};
-      const C missing[] = {0, 1, 1, 0, 0, 0};
-      const Columns<C, 6> columns(l, sources, missing);
-      scale_columns(columns, 2, 1);
-      for (int64_t i = 0; i < columns.stride(); i++) {
-        columns.at(4)[i] = C(double(columns.at(4)[i]) / count);
-        columns.at(5)[i] = C(double(columns.at(5)[i]) / count * double(columns.at(1)[i]));
-      }
-      auto run = [&](auto mask) {
-        input_gradient<T, C, decltype(mask)::value>(l, dx.data<T>(), dy.data<T>(), x.data<T>(), columns.at(0), columns.at(2), columns.at(3),
-                                                    columns.at(4), columns.at(5));
-      };
-      if (relu) run(std::integral_constant<Mask, Mask::again>{});
-      else run(std::integral_constant<Mask, Mask::none>{});
-    });
+void batch_norm_backward(const Shape& s, const Tensor& dx, const Tensor& dy, const Tensor& x, const BatchNormChannels& channels, const Tensor* sum_dy,
+                         const Tensor* sum_dy_xhat, double count, bool relu) {
+  const Layout l(s);
+  dispatch_floats(x.dtype, "batch_norm_backward", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const Columns<C, 6> columns(l, {channels.mean, channels.invstd, channels.weight, channels.bias, sum_dy, sum_dy_xhat}, {0, 1, 1, 0, 0, 0});
+    scale_columns(columns, 2, 1);
+    for (int64_t i = 0; i < columns.stride(); i++) {
+      columns.at(4)[i] = C(double(columns.at(4)[i]) / count);
+      columns.at(5)[i] = C(double(columns.at(5)[i]) / count * double(columns.at(1)[i]));
+    }
+    auto run = [&](auto mask) {
+      input_gradient<T, C, decltype(mask)::value>(l, dx.data<T>(), dy.data<T>(), x.data<T>(), columns.at(0), columns.at(2), columns.at(3),
+                                                  columns.at(4), columns.at(5));
+    };
+    if (relu) run(std::integral_constant<Mask, Mask::again>{});
+    else run(std::integral_constant<Mask, Mask::none>{});
   });
 }
+
+}  // namespace dg

@@ -2,15 +2,12 @@
 // Here: checks, conversion to the internal form (channels-last, float or double) and the choice of the algorithm.
 #include "convolution.h"
 
-#include <atomic>
 #include <optional>
 
 #include "elementwise.h"
 
 namespace dg {
 namespace {
-
-std::atomic<bool> winograd{true};
 
 using namespace conv;
 
@@ -94,22 +91,25 @@ template <class T> class Target {
   std::optional<Scratch> memory_;
 };
 
-template <class T, class E> Weight<E> weight_of(const Tensor& t, E* data) {
-  Weight<E> w{data, t.strides[0], t.strides[1], {0, 0, 0}};
-  for (int i = 2; i < t.rank; i++) w.tap[i + 3 - t.rank] = t.strides[i];
-  return w;
-}
-
 // Weights keep their memory order unless they need converting.
 template <class T, class Body> void with_weight(const Tensor& t, Body&& body) {
-  if (t.dtype == code_of<T>()) return body(weight_of<T, const T>(t, t.data<T>()));
+  if (t.dtype == code_of<T>()) return body(Weight<const T>(t, t.data<T>()));
   const Source<T> source(t);
-  body(weight_of<T, const T>(plain<T>(t, nullptr), source.data()));
+  body(Weight<const T>(plain<T>(t, nullptr), source.data()));
 }
 
 bool depthwise(const ConvShape& s) { return s.groups > 1 && s.group_channels() == 1 && s.group_filters() == 1; }
 
-void forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias) {
+template <class T> void backward_weight_in(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
+  if (depthwise(s)) return depthwise_backward_weight<T>(s, dw, dy, x);
+  if constexpr (std::is_same_v<T, float>)
+    if (winograd_enabled() && winograd_fits(s)) return winograd_backward_weight(s, dw, dy, x);
+  gemm_backward_weight<T>(s, dw, dy, x);
+}
+
+}  // namespace
+
+void conv_forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias) {
   if (y.numel == 0) return;
   dispatch_compute(x.dtype, [&](auto kind) {
     using T = typename decltype(kind)::type;
@@ -121,14 +121,14 @@ void forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Tensor&
     with_weight<T>(w, [&](const Weight<const T>& weight) {
       if (depthwise(s)) return depthwise_forward<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)
-        if (winograd.load() && winograd_fits(s)) return winograd_forward(s, out.data(), in.data(), weight, bias_data);
+        if (winograd_enabled() && winograd_fits(s)) return winograd_forward(s, out.data(), in.data(), weight, bias_data);
       gemm_forward<T>(s, out.data(), in.data(), weight, bias_data);
     });
     out.finish();
   });
 }
 
-void backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, const Tensor& w, const Tensor* bias) {
+void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, const Tensor& w, const Tensor* bias) {
   if (dx.numel == 0) return;
   dispatch_compute(dx.dtype, [&](auto kind) {
     using T = typename decltype(kind)::type;
@@ -140,30 +140,23 @@ void backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, cons
     with_weight<T>(w, [&](const Weight<const T>& weight) {
       if (depthwise(s)) return depthwise_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)
-        if (winograd.load() && winograd_fits(s)) return winograd_backward_input(s, out.data(), in.data(), weight, bias_data);
+        if (winograd_enabled() && winograd_fits(s)) return winograd_backward_input(s, out.data(), in.data(), weight, bias_data);
       gemm_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
     });
     out.finish();
   });
 }
 
-template <class T> void backward_weight_in(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
-  if (depthwise(s)) return depthwise_backward_weight<T>(s, dw, dy, x);
-  if constexpr (std::is_same_v<T, float>)
-    if (winograd.load() && winograd_fits(s)) return winograd_backward_weight(s, dw, dy, x);
-  gemm_backward_weight<T>(s, dw, dy, x);
-}
-
-void backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, const Tensor& dy, const Tensor& x) {
+void conv_backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, const Tensor& dy, const Tensor& x) {
   dispatch_compute(x.dtype, [&](auto kind) {
     using T = typename decltype(kind)::type;
     const Source<T> g(dy), in(x);
     if (dw.numel > 0) {
       if (dw.dtype == code_of<T>()) {
-        backward_weight_in<T>(s, weight_of<T, T>(dw, dw.data<T>()), g.data(), in.data());
+        backward_weight_in<T>(s, Weight<T>(dw, dw.data<T>()), g.data(), in.data());
       } else {
         const Target<T> out(dw);
-        backward_weight_in<T>(s, weight_of<T, T>(plain<T>(dw, nullptr), out.data()), g.data(), in.data());
+        backward_weight_in<T>(s, Weight<T>(plain<T>(dw, nullptr), out.data()), g.data(), in.data());
         out.finish();
       }
     }
@@ -174,56 +167,4 @@ void backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, con
   });
 }
 
-}  // namespace
 }  // namespace dg
-
-using namespace dg;
-
-#define DG_CONV_PARAMETERS \
-  uint32_t stride0, uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1, uint32_t padding2, uint32_t dilation0, \
-      uint32_t dilation1, uint32_t dilation2, uint32_t groups
-#define DG_CONV_GIVEN \
-  { {stride0, stride1, stride2}, {padding0, padding1, padding2}, {dilation0, dilation1, dilation2}, groups }
-
-int32_t dg_conv_forward(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t w_slot, uint32_t bias_slot, DG_CONV_PARAMETERS) {
-  return guard([&] {
-    const char* const op = "conv_forward";
-    const Tensor y = tensor_at(t, y_slot, op, Access::write), x = tensor_at(t, x_slot, op), w = tensor_at(t, w_slot, op);
-    const ConvShape s = conv_shape(y, x, w, DG_CONV_GIVEN, op);
-    if (!present(bias_slot)) return forward(s, y, x, w, nullptr);
-    const Tensor bias = tensor_at(t, bias_slot, op);
-    require_bias(bias, s.filters, x, op);
-    forward(s, y, x, w, &bias);
-  });
-}
-
-int32_t dg_conv_backward_input(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t w_slot, uint32_t bias_slot, DG_CONV_PARAMETERS) {
-  return guard([&] {
-    const char* const op = "conv_backward_input";
-    const Tensor dx = tensor_at(t, dx_slot, op, Access::write), dy = tensor_at(t, dy_slot, op), w = tensor_at(t, w_slot, op);
-    const ConvShape s = conv_shape(dy, dx, w, DG_CONV_GIVEN, op);
-    if (!present(bias_slot)) return backward_input(s, dx, dy, w, nullptr);
-    const Tensor bias = tensor_at(t, bias_slot, op);
-    require_bias(bias, s.channels, dx, op);
-    backward_input(s, dx, dy, w, &bias);
-  });
-}
-
-int32_t dg_conv_backward_weight(const dg_tensor* t, uint32_t dw_slot, uint32_t db_slot, uint32_t dy_slot, uint32_t x_slot, DG_CONV_PARAMETERS) {
-  return guard([&] {
-    const char* const op = "conv_backward_weight";
-    const Tensor dw = tensor_at(t, dw_slot, op, Access::write), dy = tensor_at(t, dy_slot, op), x = tensor_at(t, x_slot, op);
-    const ConvShape s = conv_shape(dy, x, dw, DG_CONV_GIVEN, op);
-    if (!present(db_slot)) return backward_weight(s, dw, nullptr, dy, x);
-    const Tensor db = tensor_at(t, db_slot, op, Access::write);
-    require_bias(db, s.filters, x, op);
-    backward_weight(s, dw, &db, dy, x);
-  });
-}
-
-int32_t dg_conv_set_winograd(uint32_t on) {
-  winograd.store(on != 0);
-  return DG_OK;
-}
-
-uint32_t dg_conv_get_winograd(void) { return winograd.load() ? 1 : 0; }

@@ -7,12 +7,6 @@
 
 namespace dg::conv {
 
-// A weight [O, C / groups, D, H, W] in any memory order.
-template <class T> struct Weight {
-  T* data;
-  int64_t filter, channel, tap[3];  // strides
-};
-
 // convolution_gemm.cpp: gathered rows times packed weights, for every shape.
 template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
 template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias);
@@ -31,9 +25,6 @@ bool winograd_fits(const ConvShape& s);
 void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias);
 void winograd_backward_input(const ConvShape& s, float* dx, const float* dy, const Weight<const float>& w, const float* bias);
 void winograd_backward_weight(const ConvShape& s, const Weight<float>& dw, const float* dy, const float* x);
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Elements of T, checked against overflow, as bytes for Scratch.
 template <class T> int64_t scratch_bytes(std::initializer_list<int64_t> factors) {

@@ -211,140 +211,72 @@ void with_packs(const Shape& s, F&& f, const P*... pointers) {
 template <class C>
 __global__ void update_channels(int64_t channels, ChannelUpdate<C> update, const C* mean, const C* var) {
   const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (c < channels) update(c, mean[c], var[c]);
+  if (c < channels) update(c, mean ? mean[c] : C(0), var[c]);
+}
+
+template <class C>
+Channels<C> columns(const BatchNormChannels& c) {
+  return {data_or_null<C>(c.mean), data_or_null<C>(c.invstd), data_or_null<C>(c.weight), data_or_null<C>(c.bias)};
 }
 
 }  // namespace
 }  // namespace dg::batch_norm
 
-using namespace dg;
-using namespace dg::batch_norm;
+namespace dg {
+using namespace batch_norm;
 
-int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean_slot, uint32_t var_slot, uint32_t invstd_slot, uint32_t running_mean_slot,
-                            uint32_t running_var_slot, uint32_t x_slot, double momentum, double eps) {
-  return guard([&] {
-    const char* const name = "batch_norm_stats";
-    const Tensor x = tensor_at(t, x_slot, name);
-    const Tensor* const tensors[] = {&x};
-    const Shape s(tensors, 1, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      C* mean = channel_data<C>(t, mean_slot, s, channel_dtype<C>(), name, Access::write);
-      C* var = channel_data<C>(t, var_slot, s, channel_dtype<C>(), name, Access::write);
-      if (!mean || !var) fail(DG_SHAPE, "%s: both outputs must be given", name);
-      ChannelUpdate<C> update;
-      update.invstd = channel_data<C>(t, invstd_slot, s, channel_dtype<C>(), name, Access::write);
-      update.running_mean = channel_data<C>(t, running_mean_slot, s, channel_dtype<C>(), name, Access::write);
-      update.running_var = channel_data<C>(t, running_var_slot, s, channel_dtype<C>(), name, Access::write);
-      if (!update.running_mean != !update.running_var) fail(DG_SHAPE, "%s: both running statistics must be given, or none", name);
-      update.momentum = momentum, update.eps = eps;
-      if (x.numel == 0) fail(DG_SHAPE, "%s: no values to take the mean of", name);
-      update.unbiased = double(s.count()) / double(s.count() - 1);
-      const Statistics<T, C> op{s, x.data<T>(), mean, var, update};
-      with_packs<T>(s, [&](auto v) { launch_reduction<v()>(name, op, s); }, op.x);
-    });
+void batch_norm_stats(const Shape& s, const Tensor& mean, const Tensor& var, const Tensor& x, const BatchNormUpdate& update) {
+  const char* const name = "batch_norm_stats";
+  dispatch_floats(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const Statistics<T, C> op{s, x.data<T>(), mean.data<C>(), var.data<C>(), update.of<C>()};
+    with_packs<T>(s, [&](auto v) { launch_reduction<v()>(name, op, s); }, op.x);
   });
 }
 
-int32_t dg_batch_norm_update(const dg_tensor* t, uint32_t invstd_slot, uint32_t mean_slot, uint32_t var_slot, uint32_t running_mean_slot,
-                             uint32_t running_var_slot, double count, double momentum, double eps) {
-  return guard([&] {
-    const char* const name = "batch_norm_update";
-    const Tensor var = tensor_at(t, var_slot, name);
-    auto vector = [&](uint32_t slot, Access access) {
-      const Tensor v = tensor_at(t, slot, name, access);
-      require_same_sizes(v, var, name);
-      require_dtype(v, var.dtype, name, "each per-channel tensor");
-      if (v.rank != 1 || !v.contiguous()) fail(DG_SHAPE, "%s: per-channel tensors must be contiguous and have one axis", name);
-      return v;
-    };
-    auto run = [&](auto zero) {
-      using C = decltype(zero);
-      const C *v = vector(var_slot, Access::read).template data<C>(), *mean = v;  // read only with running statistics
-      ChannelUpdate<C> next{nullptr, nullptr, nullptr, count / (count - 1), momentum, eps};
-      if (present(invstd_slot)) next.invstd = vector(invstd_slot, Access::write).template data<C>();
-      if (present(running_mean_slot)) {
-        next.running_mean = vector(running_mean_slot, Access::write).template data<C>();
-        next.running_var = vector(running_var_slot, Access::write).template data<C>();
-        mean = vector(mean_slot, Access::read).template data<C>();
-      }
-      if (var.numel > 0) launch(name, update_channels<C>, blocks_for(var.numel, 128), 128, 0, var.numel, next, mean, v);
-    };
-    if (var.dtype == DG_F32) run(0.0f);
-    else if (var.dtype == DG_F64) run(0.0);
-    else fail(DG_DTYPE, "%s: takes float32 or float64, got %s", name, dtype_name(var.dtype));
+void batch_norm_update(const Tensor* mean, const Tensor& var, const BatchNormUpdate& update) {
+  if (var.numel == 0) return;
+  dispatch_floats(var.dtype, "batch_norm_update", [&](auto kind) {
+    using C = compute_t<typename decltype(kind)::type>;
+    launch("batch_norm_update", update_channels<C>, blocks_for(var.numel, 128), 128, 0, var.numel, update.of<C>(), data_or_null<C>(mean),
+           var.data<C>());
   });
 }
 
-int32_t dg_batch_norm_apply(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot,
-                            uint32_t bias_slot, uint32_t residual_slot, uint32_t relu) {
-  return guard([&] {
-    const char* const name = "batch_norm";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    Tensor residual;
-    if (present(residual_slot)) residual = tensor_at(t, residual_slot, name);
-    const Tensor* const tensors[] = {&x, &y, &residual};
-    const Shape s(tensors, present(residual_slot) ? 3 : 2, name);
-    if (x.numel == 0) return;
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      auto channel = [&](uint32_t slot) -> const C* { return channel_data<C>(t, slot, s, channel_dtype<C>(), name); };
-      const Channels<C> channels{channel(mean_slot), channel(invstd_slot), channel(weight_slot), channel(bias_slot)};
-      const Apply<T, C> op{channels, y.data<T>(), x.data<T>(), present(residual_slot) ? residual.data<T>() : nullptr, relu != 0};
-      with_packs<T>(s, [&](auto v) { launch_map<v()>(name, op, s); }, op.x, op.y, op.residual);
-    });
+void batch_norm_apply(const Shape& s, const Tensor& y, const Tensor& x, const BatchNormChannels& channels, const Tensor* residual, bool relu) {
+  const char* const name = "batch_norm";
+  dispatch_floats(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const Apply<T, C> op{columns<C>(channels), y.data<T>(), x.data<T>(), data_or_null<T>(residual), relu};
+    with_packs<T>(s, [&](auto v) { launch_map<v()>(name, op, s); }, op.x, op.y, op.residual);
   });
 }
 
-int32_t dg_batch_norm_reduce(const dg_tensor* t, uint32_t sum_dy_slot, uint32_t sum_dy_xhat_slot, uint32_t masked_slot, uint32_t dy_slot,
-                             uint32_t x_slot, uint32_t y_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot,
-                             uint32_t bias_slot, uint32_t relu) {
-  return guard([&] {
-    const char* const name = "batch_norm_backward";
-    const Tensor dy = tensor_at(t, dy_slot, name), x = tensor_at(t, x_slot, name);
-    Tensor masked, y;
-    const Tensor* tensors[4] = {&x, &dy};
-    int count = 2;
-    if (present(masked_slot)) masked = tensor_at(t, masked_slot, name, Access::write), tensors[count++] = &masked;
-    if (present(y_slot)) y = tensor_at(t, y_slot, name), tensors[count++] = &y;
-    const Shape s(tensors, count, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      auto channel = [&](uint32_t slot, Access access) { return channel_data<C>(t, slot, s, channel_dtype<C>(), name, access); };
-      const Channels<C> channels{channel(mean_slot, Access::read), channel(invstd_slot, Access::read), channel(weight_slot, Access::read),
-                                 channel(bias_slot, Access::read)};
-      C *sum_dy = channel(sum_dy_slot, Access::write), *sum_dy_xhat = channel(sum_dy_xhat_slot, Access::write);
-      if (!sum_dy || !sum_dy_xhat) fail(DG_SHAPE, "%s: both sums must be given", name);
-      const GradientSums<T, C> op{s, channels, !relu ? Mask::none : present(y_slot) ? Mask::output : Mask::again, dy.data<T>(), x.data<T>(),
-                                  present(y_slot) ? y.data<T>() : nullptr, present(masked_slot) ? masked.data<T>() : nullptr, sum_dy,
-                                  sum_dy_xhat};
-      if (x.numel == 0) return launch_columns<1>(name, op, 0, s.channels);
-      with_packs<T>(s, [&](auto v) { launch_reduction<v()>(name, op, s); }, op.x, op.dy, op.y, op.masked);
-    });
+void batch_norm_reduce(const Shape& s, const Tensor& sum_dy, const Tensor& sum_dy_xhat, const Tensor* masked, const Tensor& dy, const Tensor& x,
+                       const Tensor* y, const BatchNormChannels& channels, bool relu) {
+  const char* const name = "batch_norm_backward";
+  dispatch_floats(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const GradientSums<T, C> op{s, columns<C>(channels), !relu ? Mask::none : y ? Mask::output : Mask::again, dy.data<T>(), x.data<T>(),
+                                data_or_null<T>(y), data_or_null<T>(masked), sum_dy.data<C>(), sum_dy_xhat.data<C>()};
+    if (x.numel == 0) return launch_columns<1>(name, op, 0, s.channels);
+    with_packs<T>(s, [&](auto v) { launch_reduction<v()>(name, op, s); }, op.x, op.dy, op.y, op.masked);
   });
 }
 
-int32_t dg_batch_norm_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t x_slot, uint32_t mean_slot, uint32_t invstd_slot,
-                               uint32_t weight_slot, uint32_t bias_slot, uint32_t sum_dy_slot, uint32_t sum_dy_xhat_slot, double count,
-                               uint32_t relu) {
-  return guard([&] {
-    const char* const name = "batch_norm_backward";
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), x = tensor_at(t, x_slot, name);
-    const Tensor* const tensors[] = {&x, &dx, &dy};
-    const Shape s(tensors, 3, name);
-    if (x.numel == 0) return;
-    if (!(count >= 1)) fail(DG_RANGE, "%s: the count must be >= 1, got %g", name, count);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      auto channel = [&](uint32_t slot) -> const C* { return channel_data<C>(t, slot, s, channel_dtype<C>(), name); };
-      const Channels<C> channels{channel(mean_slot), channel(invstd_slot), channel(weight_slot), channel(bias_slot)};
-      const InputGradient<T, C> op{channels, channel(sum_dy_slot), channel(sum_dy_xhat_slot), dx.data<T>(), dy.data<T>(), x.data<T>(),
-                                   C(1.0 / count), relu != 0};
-      with_packs<T>(s, [&](auto v) { launch_map<v()>(name, op, s); }, op.x, op.dx, op.dy);
-    });
+void batch_norm_backward(const Shape& s, const Tensor& dx, const Tensor& dy, const Tensor& x, const BatchNormChannels& channels, const Tensor* sum_dy,
+                         const Tensor* sum_dy_xhat, double count, bool relu) {
+  const char* const name = "batch_norm_backward";
+  dispatch_floats(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const InputGradient<T, C> op{columns<C>(channels), data_or_null<C>(sum_dy), data_or_null<C>(sum_dy_xhat), dx.data<T>(), dy.data<T>(), x.data<T>(),
+                                 C(1.0 / count), relu};
+    with_packs<T>(s, [&](auto v) { launch_map<v()>(name, op, s); }, op.x, op.dx, op.dy);
   });
 }
+
+}  // namespace dg

@@ -2,7 +2,6 @@
 // the algorithm. Tensors are taken in any memory order, without copies; channels-last is the fastest.
 #include "convolution.h"
 
-#include <atomic>
 #include <optional>
 
 #include "columns.h"
@@ -11,8 +10,6 @@
 
 namespace dg::conv {
 namespace {
-
-std::atomic<bool> winograd{true};  // stored only: this library has no Winograd products
 
 constexpr int64_t kFewColumns = 4;  // columns of a product that tiles would waste
 
@@ -49,29 +46,6 @@ bool pointwise_product(const ConvShape& s, const Tensor& out, const Tensor& x, c
     product(out.dtype, s.batch, columns, area, channels, {weights, 0, column_step, channel_step}, {address(x), channels * area, area, 1},
             {address(out), columns * area, area, 1}, bias != nullptr);
   return true;
-}
-
-void forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias) {
-  if (y.numel == 0) return;
-  if (pointwise_product(s, y, x, w, bias, s.channels, s.filters, w.strides[1], w.strides[0])) return;
-  dispatch_floats(x.dtype, "conv_forward", [&](auto kind) {
-    using T = typename decltype(kind)::type;
-    const T* const b = bias ? bias->data<T>() : nullptr;
-    const bool direct = s.group_filters() <= kFewColumns || !small_coordinates(s);
-    (direct ? direct_forward<T> : gather_forward<T>)(s, activation<T>(y), activation<T>(x), weight<T>(w), b, bias ? bias->strides[0] : 0);
-  });
-}
-
-void backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, const Tensor& w, const Tensor* bias) {
-  if (dx.numel == 0) return;
-  if (pointwise_product(s, dx, dy, w, bias, s.filters, s.channels, w.strides[0], w.strides[1])) return;
-  dispatch_floats(dx.dtype, "conv_backward_input", [&](auto kind) {
-    using T = typename decltype(kind)::type;
-    const T* const b = bias ? bias->data<T>() : nullptr;
-    const bool direct = s.group_channels() <= kFewColumns || !small_coordinates(s);
-    (direct ? direct_backward_input<T> : gather_backward_input<T>)(s, activation<T>(dx), activation<T>(dy), weight<T>(w), b,
-                                                                   bias ? bias->strides[0] : 0);
-  });
 }
 
 bool pointwise_weight(const ConvShape& s, const Tensor& dw, const Tensor& dy, const Tensor& x) {
@@ -138,7 +112,36 @@ void backward_bias(const ConvShape& s, const Tensor& db, const Tensor& dy) {
   }
 }
 
-void backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, const Tensor& dy, const Tensor& x) {
+}  // namespace
+}  // namespace dg::conv
+
+namespace dg {
+using namespace conv;
+
+void conv_forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias) {
+  if (y.numel == 0) return;
+  if (pointwise_product(s, y, x, w, bias, s.channels, s.filters, w.strides[1], w.strides[0])) return;
+  dispatch_floats(x.dtype, "conv_forward", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    const T* const b = bias ? bias->data<T>() : nullptr;
+    const bool direct = s.group_filters() <= kFewColumns || !small_coordinates(s);
+    (direct ? direct_forward<T> : gather_forward<T>)(s, activation<T>(y), activation<T>(x), weight<T>(w), b, bias ? bias->strides[0] : 0);
+  });
+}
+
+void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, const Tensor& w, const Tensor* bias) {
+  if (dx.numel == 0) return;
+  if (pointwise_product(s, dx, dy, w, bias, s.filters, s.channels, w.strides[0], w.strides[1])) return;
+  dispatch_floats(dx.dtype, "conv_backward_input", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    const T* const b = bias ? bias->data<T>() : nullptr;
+    const bool direct = s.group_channels() <= kFewColumns || !small_coordinates(s);
+    (direct ? direct_backward_input<T> : gather_backward_input<T>)(s, activation<T>(dx), activation<T>(dy), weight<T>(w), b,
+                                                                   bias ? bias->strides[0] : 0);
+  });
+}
+
+void conv_backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, const Tensor& dy, const Tensor& x) {
   dispatch_floats(x.dtype, "conv_backward_weight", [&](auto kind) {
     using T = typename decltype(kind)::type;
     if (dw.numel > 0 && !pointwise_weight(s, dw, dy, x)) {
@@ -149,56 +152,4 @@ void backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, con
   });
 }
 
-}  // namespace
-}  // namespace dg::conv
-
-using namespace dg;
-
-#define DG_CONV_PARAMETERS \
-  uint32_t stride0, uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1, uint32_t padding2, uint32_t dilation0, \
-      uint32_t dilation1, uint32_t dilation2, uint32_t groups
-#define DG_CONV_GIVEN \
-  { {stride0, stride1, stride2}, {padding0, padding1, padding2}, {dilation0, dilation1, dilation2}, groups }
-
-int32_t dg_conv_forward(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t w_slot, uint32_t bias_slot, DG_CONV_PARAMETERS) {
-  return guard([&] {
-    const char* const op = "conv_forward";
-    const Tensor y = tensor_at(t, y_slot, op, Access::write), x = tensor_at(t, x_slot, op), w = tensor_at(t, w_slot, op);
-    const ConvShape s = conv_shape(y, x, w, DG_CONV_GIVEN, op);
-    if (!present(bias_slot)) return conv::forward(s, y, x, w, nullptr);
-    const Tensor bias = tensor_at(t, bias_slot, op);
-    require_bias(bias, s.filters, x, op);
-    conv::forward(s, y, x, w, &bias);
-  });
-}
-
-int32_t dg_conv_backward_input(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t w_slot, uint32_t bias_slot, DG_CONV_PARAMETERS) {
-  return guard([&] {
-    const char* const op = "conv_backward_input";
-    const Tensor dx = tensor_at(t, dx_slot, op, Access::write), dy = tensor_at(t, dy_slot, op), w = tensor_at(t, w_slot, op);
-    const ConvShape s = conv_shape(dy, dx, w, DG_CONV_GIVEN, op);
-    if (!present(bias_slot)) return conv::backward_input(s, dx, dy, w, nullptr);
-    const Tensor bias = tensor_at(t, bias_slot, op);
-    require_bias(bias, s.channels, dx, op);
-    conv::backward_input(s, dx, dy, w, &bias);
-  });
-}
-
-int32_t dg_conv_backward_weight(const dg_tensor* t, uint32_t dw_slot, uint32_t db_slot, uint32_t dy_slot, uint32_t x_slot, DG_CONV_PARAMETERS) {
-  return guard([&] {
-    const char* const op = "conv_backward_weight";
-    const Tensor dw = tensor_at(t, dw_slot, op, Access::write), dy = tensor_at(t, dy_slot, op), x = tensor_at(t, x_slot, op);
-    const ConvShape s = conv_shape(dy, x, dw, DG_CONV_GIVEN, op);
-    if (!present(db_slot)) return conv::backward_weight(s, dw, nullptr, dy, x);
-    const Tensor db = tensor_at(t, db_slot, op, Access::write);
-    require_bias(db, s.filters, x, op);
-    conv::backward_weight(s, dw, &db, dy, x);
-  });
-}
-
-int32_t dg_conv_set_winograd(uint32_t on) {
-  conv::winograd.store(on != 0);
-  return DG_OK;
-}
-
-uint32_t dg_conv_get_winograd(void) { return conv::winograd.load() ? 1 : 0; }
+}  // namespace dg

@@ -11,12 +11,6 @@ struct Activation {
   T* data;
   int64_t sample, channel, at[3];
 };
-// [O, C / groups, kernel...].
-template <class T>
-struct Weight {
-  T* data;
-  int64_t filter, channel, tap[3];
-};
 
 template <class T>
 Activation<T> activation(const Tensor& t) {
@@ -26,9 +20,7 @@ Activation<T> activation(const Tensor& t) {
 }
 template <class T>
 Weight<T> weight(const Tensor& t) {
-  Weight<T> w{const_cast<T*>(t.data<T>()), t.strides[0], t.strides[1], {0, 0, 0}};
-  for (int i = 2; i < t.rank; i++) w.tap[i + 3 - t.rank] = t.strides[i];
-  return w;
+  return {t, const_cast<T*>(t.data<T>())};
 }
 
 // A source position that may lie outside, or what a tap adds to one; the offset counts as if it lay inside. Of a tap: its row of the packed weight.
@@ -37,8 +29,6 @@ struct Spot {
   int z, y, x, row;
 };
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 inline constexpr int64_t kFewBlocks = 264;  // two for each multiprocessor of the largest devices: below this, tiles are small
 
 // Every coordinate that a tiled kernel computes is below 2^30, so that it can mark rows that do not exist by one that no tap brings inside.
