@@ -111,7 +111,10 @@ export abstract class Convolution extends Module {
       this.padding = padding;
     } else this.padding = perAxis(padding, axes, "padding", op, 0);
     const shape = transposed ? [inChannels, outChannels / groups] : [outChannels, inChannels / groups];
-    this.weight = Parameter.take(ops.empty([...shape, ...this.kernelSize], { dtype, device }));
+    // Channels innermost, as the kernels read it.
+    const memory = ops.empty([shape[0], ...this.kernelSize, shape[1]], { dtype, device });
+    this.weight = Parameter.take(memory.movedim(-1, 1));
+    memory.dispose();
     this.bias = bias ? Parameter.take(ops.empty([outChannels], { dtype, device })) : null;
     this.resetParameters();
   }

@@ -9,7 +9,7 @@
 import { record, recordMany } from "../autograd/tape.ts";
 import { DTypeError, ShapeError } from "../ffi/errors.ts";
 import { context } from "../tensor/context.ts";
-import { channelsLastStrides, contiguousStrides, type Shape, textOf } from "../tensor/shape.ts";
+import { channelsLastStrides, contiguousStrides, isDense, type Shape, textOf } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { channelsLast } from "./copy.ts";
 import { checkFloat, checkTensor, emptyTensor, native } from "./native.ts";
@@ -79,9 +79,9 @@ function convForward(op: string, x: Tensor, w: Tensor, bias: Tensor | null, shap
       const dx = needs[0] ? convInput(op, grad, w, null, x.shape, p) : null;
       if (!needs[1] && !needs[2]) return [dx, null, null];
       if (!needs[1] || context().grad) {
-        return [dx, needs[1] ? convWeight(op, grad, x, w.shape, p, false)[0] : null, needs[2] ? channelSums(grad) : null];
+        return [dx, needs[1] ? convWeight(op, grad, x, w, p, false)[0] : null, needs[2] ? channelSums(grad) : null];
       }
-      return [dx, ...convWeight(op, grad, x, w.shape, p, needs[2])];
+      return [dx, ...convWeight(op, grad, x, w, p, needs[2])];
     });
   });
 }
@@ -93,15 +93,16 @@ function convInput(op: string, dy: Tensor, w: Tensor, bias: Tensor | null, shape
     native(dy.device, (lib, f) => lib.dg_conv_backward_input(f.pointer, f.put(dx), f.put(dy), f.put(w), f.put(bias), ...p));
     return record(op, [dy, w, bias], dx, [dy, w], (grad, [dy, w], needs) => [
       needs[0] ? convForward(op, grad, w, null, dy.shape, p) : null,
-      needs[1] ? convWeight(op, dy, grad, w.shape, p, false)[0] : null,
+      needs[1] ? convWeight(op, dy, grad, w, p, false)[0] : null,
       needs[2] ? channelSums(grad) : null,
     ]);
   });
 }
 
-/** Gradient of the weight and, if asked for, of the bias (the latter only where backward itself is not recorded). */
-function convWeight(op: string, dy: Tensor, x: Tensor, shape: Shape, p: Parameters, withBias: boolean): [Tensor, Tensor | null] {
-  const dw = emptyTensor(shape, x.dtype, x.device, contiguousStrides(shape));
+/** Gradient of a weight, in its memory order, and, if asked for, of the bias (the latter only where backward itself is not recorded). */
+function convWeight(op: string, dy: Tensor, x: Tensor, w: Tensor, p: Parameters, withBias: boolean): [Tensor, Tensor | null] {
+  const { shape } = w, strides = isDense(shape, w.strides) ? w.strides : contiguousStrides(shape);
+  const dw = emptyTensor(shape, x.dtype, x.device, strides);
   const db = withBias ? emptyTensor([shape[0]], x.dtype, x.device) : null;
   inOrder(dy, (dy) =>
     inOrder(x, (x) => {

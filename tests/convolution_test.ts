@@ -149,6 +149,34 @@ Deno.test("conv2d() takes any memory order and writes channels-last", () => {
   });
 });
 
+Deno.test("convolutions give the same bits for either memory order of the weight, and gradients in that order", () => {
+  const list: { x: number[]; w: number[]; options: ConvOptions }[] = [
+    { x: [2, 16, 9, 9], w: [24, 16, 3, 3], options: { padding: 1 } },
+    { x: [2, 16, 9, 9], w: [24, 16, 3, 3], options: { stride: 2, padding: 1 } },
+    { x: [2, 32, 7, 6], w: [40, 16, 3, 2], options: { groups: 2, dilation: 2 } },
+    { x: [1, 64, 8, 8], w: [64, 64, 1, 1], options: { stride: 2 } },
+    { x: [2, 3, 11, 11], w: [8, 3, 4, 4], options: { stride: 2, padding: 1 } },
+    { x: [2, 20, 8, 8], w: [33, 20, 3, 3], options: { padding: 1 } },
+    { x: [2, 128, 6, 6], w: [70, 128, 3, 3], options: { padding: 1 } },
+  ];
+  for (const dtype of ["float32", "float64", "float16"] as const) {
+    for (const { x: shape, w: weight, options } of list) {
+      scope(() => {
+        const x = channelsLast(numbers(shape, 1).to(dtype)), w = numbers(weight, 2).to(dtype);
+        const results = [w, channelsLast(w)].map((order) => {
+          const [a, b] = [x.detach().requiresGrad_(), order.detach().requiresGrad_()];
+          const y = conv2d(a, b, null, options);
+          y.mul(y.detach()).sum().backward();
+          assertEquals(b.grad!.strides, b.strides);
+          const t = convTranspose2d(y.detach(), b, null, { stride: options.stride, groups: options.groups } as ConvTransposeOptions);
+          return [y, a.grad!, b.grad!, t].map((it) => it.contiguous().data());
+        });
+        assertEquals(results[1], results[0], `${dtype} ${weight} ${JSON.stringify(options)}`);
+      });
+    }
+  }
+});
+
 Deno.test("conv1d() conv2d() conv3d() gradients by differences", () => {
   for (const c of cases) {
     scope(() => {

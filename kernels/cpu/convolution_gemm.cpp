@@ -90,14 +90,28 @@ void pack(T* out, const T* w, const std::vector<int64_t>& taps, int64_t channels
   parallel_for(panels * runs, std::max<int64_t>(1, kGrain / (P * run * count)), [&](int64_t begin, int64_t end) {
     for (int64_t job = begin; job < end; job++) {
       const int64_t panel = job / runs, c0 = job % runs * run, c1 = std::min(channels, c0 + run);
-      T* base = out + panel * depth * P;
-      for (int64_t j = 0; j < P; j++) {
-        const int64_t column = panel * P + j;
-        const T* from = w + column * column_stride;
-        for (int64_t c = c0; c < c1; c++)
+      T* const base = out + panel * depth * P;
+      const T* const from = w + panel * P * column_stride;
+      const int64_t valid = std::min(P, columns - panel * P);
+      const auto put = [&](int64_t t, int64_t c, int64_t j) {
+        base[(t * channels + c) * P + j] = from[j * column_stride + c * channel_stride + taps[size_t(t)]];
+      };
+      // Innermost is what lies side by side in the weight.
+      if (column_stride == 1) {
+        for (int64_t t = 0; t < count; t++)
+          for (int64_t c = c0; c < c1; c++)
+            for (int64_t j = 0; j < valid; j++) put(t, c, j);
+      } else if (channel_stride == 1) {
+        for (int64_t j = 0; j < valid; j++)
           for (int64_t t = 0; t < count; t++)
-            base[(t * channels + c) * P + j] = column < columns ? from[c * channel_stride + taps[size_t(t)]] : T(0);
+            for (int64_t c = c0; c < c1; c++) put(t, c, j);
+      } else {
+        for (int64_t j = 0; j < valid; j++)
+          for (int64_t c = c0; c < c1; c++)
+            for (int64_t t = 0; t < count; t++) put(t, c, j);
       }
+      for (int64_t t = 0; t < count; t++)
+        for (int64_t c = c0; c < c1; c++) std::fill(base + (t * channels + c) * P + valid, base + (t * channels + c + 1) * P, T(0));
     }
   });
 }

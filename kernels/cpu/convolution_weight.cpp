@@ -101,14 +101,19 @@ template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>
         const int64_t valid = std::min(P, filters - panel * P);
         for (int64_t j = 0; j < valid; j++) {
           T* const out = dw.data + (g * filters + panel * P + j) * dw.filter;
-          for (int64_t c = c0; c < c1; c++) {
-            for (int64_t t = 0; t < taps; t++) {
-              const T* from = sums.as<T>() + (t * channels + c) * width + panel * P + j;
-              T total = from[0];
-              for (int64_t slot = 1; slot < slices; slot++) total += from[slot * depth * width];
-              const int64_t kz = t / s.kernel[2] / s.kernel[1], ky = t / s.kernel[2] % s.kernel[1], kx = t % s.kernel[2];
-              out[c * dw.channel + kz * dw.tap[0] + ky * dw.tap[1] + kx * dw.tap[2]] = total;
-            }
+          const auto put = [&](int64_t c, int64_t t) {
+            const T* from = sums.as<T>() + (t * channels + c) * width + panel * P + j;
+            T total = from[0];
+            for (int64_t slot = 1; slot < slices; slot++) total += from[slot * depth * width];
+            const int64_t kz = t / s.kernel[2] / s.kernel[1], ky = t / s.kernel[2] % s.kernel[1], kx = t % s.kernel[2];
+            out[c * dw.channel + kz * dw.tap[0] + ky * dw.tap[1] + kx * dw.tap[2]] = total;
+          };
+          if (dw.channel == 1) {
+            for (int64_t t = 0; t < taps; t++)
+              for (int64_t c = c0; c < c1; c++) put(c, t);
+          } else {
+            for (int64_t c = c0; c < c1; c++)
+              for (int64_t t = 0; t < taps; t++) put(c, t);
           }
         }
       }

@@ -1,5 +1,7 @@
 // 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3): a quarter of the multiplications. Blocks of tiles go through input transform, 36 products
 // and output transform while they sit in the cache. The gradient of the input is the same with the weights rotated and transposed.
+#include <cstring>
+
 #include "convolution.h"
 #include "winograd.h"
 
@@ -14,20 +16,38 @@ struct Kernel {
   int64_t filter, channel, row, column;
 };
 
+// The 3x3 positions of a panel of filters and `count` channels from c on: taps[position][channel][P]. Memory is read in the order in which it lies.
+void read_weights(const Kernel& w, int64_t filter, int64_t filters, int64_t c, int64_t count, float (*taps)[L][P]) {
+  const float* const from = w.data + filter * w.filter + c * w.channel;
+  const auto tap = [&](int t) { return from + t / 3 * w.row + t % 3 * w.column; };
+  if (w.filter == 1) {
+    for (int t = 0; t < 9; t++)
+      for (int64_t k = 0; k < count; k++) std::memcpy(taps[t][k], tap(t) + k * w.channel, size_t(filters) * sizeof(float));
+  } else if (w.channel == 1) {
+    for (int64_t j = 0; j < filters; j++)
+      for (int t = 0; t < 9; t++)
+        for (int64_t k = 0; k < count; k++) taps[t][k][j] = tap(t)[j * w.filter + k];
+  } else {
+    for (int64_t k = 0; k < count; k++)
+      for (int64_t j = 0; j < filters; j++)
+        for (int t = 0; t < 9; t++) taps[t][k][j] = tap(t)[j * w.filter + k * w.channel];
+  }
+}
+
 // G g G^T for a panel of filters and channels [c0, c1): U[36][channel][P], planes `plane` apart.
 void transform_weights(const Grid& g, const Kernel& w, int64_t panel, int64_t c0, int64_t c1, float* u, int64_t plane) {
-  const int64_t valid = std::min(P, g.filters - panel * P);
-  alignas(64) float taps[9][P] = {};
-  for (int64_t c = c0; c < c1; c++, u += P) {
-    const float* from = w.data + panel * P * w.filter + c * w.channel;
-    for (int64_t j = 0; j < valid; j++, from += w.filter)
-      for (int t = 0; t < 9; t++) taps[t][j] = from[t / 3 * w.row + t % 3 * w.column];
-    for (int64_t half = 0; half < P; half += L) {
-      V d[9], e[18], o[36];
-      for (int t = 0; t < 9; t++) d[t] = load(&taps[t][half]);
-      for (int x = 0; x < 3; x++) weight_line(d + x, 3, e + x, 3);
-      for (int y = 0; y < 6; y++) weight_line(e + y * 3, 1, o + y * 6, 1);
-      for (int i = 0; i < 36; i++) store(u + i * plane + half, o[i]);
+  alignas(64) float taps[9][L][P] = {};
+  for (int64_t c = c0; c < c1; c += L) {
+    const int64_t count = std::min(L, c1 - c);
+    read_weights(w, panel * P, std::min(P, g.filters - panel * P), c, count, taps);
+    for (int64_t k = 0; k < count; k++, u += P) {
+      for (int64_t half = 0; half < P; half += L) {
+        V d[9], e[18], o[36];
+        for (int t = 0; t < 9; t++) d[t] = load(&taps[t][k][half]);
+        for (int x = 0; x < 3; x++) weight_line(d + x, 3, e + x, 3);
+        for (int y = 0; y < 6; y++) weight_line(e + y * 3, 1, o + y * 6, 1);
+        for (int i = 0; i < 36; i++) store(u + i * plane + half, o[i]);
+      }
     }
   }
 }

@@ -32,19 +32,27 @@ void transform_gradient(const Grid& g, const float* dy, const Place& at, float* 
 
 // dw of a block of channels and filters from its 36 sums, u[36][L][P].
 void transform_block(const Weight<float>& dw, const float* u, int64_t channel, int64_t channels, int64_t filter, int64_t filters) {
+  alignas(64) float gradient[L][9][L];  // [channel][position][filter]
   for (int64_t half = 0; half < P && half < filters; half += L) {
-    const int64_t valid = std::min(L, filters - half);
     for (int64_t r = 0; r < channels; r++) {
       V e[18], o[9];
       V d[36];
       for (int i = 0; i < 36; i++) d[i] = load(u + i * kBlock + r * P + half);
       for (int j = 0; j < 6; j++) weight_gradient_line(d + j, 6, e + j, 6);
       for (int i = 0; i < 3; i++) weight_gradient_line(e + i * 6, 1, o + i * 3, 1);
-      alignas(64) float lanes[9][L];
-      for (int i = 0; i < 9; i++) store(lanes[i], o[i]);
-      float* to = dw.data + (filter + half) * dw.filter + (channel + r) * dw.channel;
-      for (int64_t j = 0; j < valid; j++, to += dw.filter)
-        for (int i = 0; i < 9; i++) to[i / 3 * dw.tap[1] + i % 3 * dw.tap[2]] = lanes[i][j];
+      for (int i = 0; i < 9; i++) store(gradient[r][i], o[i]);
+    }
+    // Written in the order in which the weight lies in memory.
+    for (int64_t j = 0; j < std::min(L, filters - half); j++) {
+      float* const to = dw.data + (filter + half + j) * dw.filter + channel * dw.channel;
+      const auto put = [&](int64_t r, int i) { to[r * dw.channel + i / 3 * dw.tap[1] + i % 3 * dw.tap[2]] = gradient[r][i][j]; };
+      if (dw.channel == 1) {
+        for (int i = 0; i < 9; i++)
+          for (int64_t r = 0; r < channels; r++) put(r, i);
+      } else {
+        for (int64_t r = 0; r < channels; r++)
+          for (int i = 0; i < 9; i++) put(r, i);
+      }
     }
   }
 }

@@ -1,7 +1,10 @@
 // Forward and gradient of the input as matrix products: rows are positions, terms the taps and channels that a tile gathers from the source, columns
 // the channels of the result. The gradient of the input is one product for each phase of the stride (positions i with the same i mod stride meet the
-// same taps), all in one launch; it also is the forward of the transposed convolution. Weights are packed first, a row a term.
+// same taps), all in one launch; it also is the forward of the transposed convolution. Weights that are channels-last in memory are read as they are,
+// others are packed first, a row a term.
+#include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "columns.h"
 #include "convolution.h"
@@ -21,8 +24,10 @@ struct Gather {
   int64_t batch, channels, columns;   // of a group: channels of the source and of the result
   int64_t tiles, column_tiles, phase_count;
   Activation<T> source, result;
-  const T* weight;                    // [group][tap][channel][padded]
-  int64_t padded, terms;              // terms = taps * channels
+  const T* weight;                    // as it is, or packed as [group][tap][channel][padded columns]; its steps:
+  int64_t weight_group, weight_tap[3], weight_channel, weight_column;
+  int64_t weight_columns;             // columns that may be read
+  int64_t terms;                      // taps * channels
   const T* bias;
   int64_t bias_step;
 };
@@ -62,12 +67,15 @@ __device__ Phase phase_of(const Gather<T>& g, int number) {
 // with terms that run across taps.
 enum class Read { packs, positions, flat };
 
+// Along which axis of the weight 16 bytes are read at a time.
+enum class Along { columns, channels };
+
 template <class T>
 __device__ bool inside(const Gather<T>& g, int z, int y, int x) {
   return unsigned(z) < unsigned(g.limit[0]) && unsigned(y) < unsigned(g.limit[1]) && unsigned(x) < unsigned(g.limit[2]);
 }
 
-template <class Tile, Read read>
+template <class Tile, Read read, Along along>
 __global__ void __launch_bounds__(Tile::threads, Tile::blocks) gather_product(const __grid_constant__ Gather<typename Tile::T> g) {
   using T = typename Tile::T;
   using C = typename Tile::C;
@@ -92,7 +100,8 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) gather_product(co
   const int64_t group = job / g.phase_count, rows = g.batch * p.rows[0] * p.rows[1] * p.rows[2];
   if (row0 >= rows) return;
   const T* const source = g.source.data + group * g.channels * g.source.channel;
-  const T* const weight = g.weight + group * g.terms * g.padded + column0;
+  const T* const weight = g.weight + group * g.weight_group + column0 * g.weight_column;
+  const int columns = int(min(g.weight_columns - column0, int64_t(BN)));
 
   for (int i = thread; i < BM; i += threads) {
     int64_t row = row0 + i;
@@ -144,7 +153,7 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) gather_product(co
 
   // The step that is loaded next: its tap, and from which channel on; flat: from which term on.
   int tap_z = 0, tap_y = 0, tap_x = 0, channel0 = 0;
-  int64_t weight_row = 0;
+  int64_t weight_at = 0;  // offset of the tap
   const auto enter_tap = [&] {
 #pragma unroll
     for (int r = 0; r < spots_held; r++) {
@@ -152,8 +161,8 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) gather_product(co
       valid[r] = inside(g, mine[r].z + z, mine[r].y + y, mine[r].x + x);
       offset[r] = mine[r].offset + z * g.source.at[0] + y * g.source.at[1] + x * g.source.at[2];
     }
-    weight_row = int64_t(((p.first[0] + tap_z * p.tap_step[0]) * g.kernel[1] + p.first[1] + tap_y * p.tap_step[1]) * g.kernel[2] + p.first[2] +
-                         tap_x * p.tap_step[2]) * channels;
+    weight_at = (p.first[0] + tap_z * p.tap_step[0]) * g.weight_tap[0] + (p.first[1] + tap_y * p.tap_step[1]) * g.weight_tap[1] +
+                (p.first[2] + tap_x * p.tap_step[2]) * g.weight_tap[2];
   };
   Pack<T, packs ? V : 1> loaded_a[A];
   Pack<T, V> loaded_b[B];
@@ -180,13 +189,13 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) gather_product(co
     }
 #pragma unroll
     for (int r = 0; r < B; r++) {
-      const int at = thread + r * threads, k = channel0 + at / (BN / V);
+      const int at = thread + r * threads;
+      const int k = channel0 + (along == Along::columns ? at / (BN / V) : at % (BK / V) * V);
+      const int column = along == Along::columns ? at % (BN / V) * V : at / (BK / V);
       loaded_b[r] = {};
-      if (k < (read == Read::flat ? terms : channels)) {
-        int64_t row = weight_row + k;
-        if constexpr (read == Read::flat) row = table[k].row;
-        loaded_b[r] = load<T, V>(weight + row * g.padded + at % (BN / V) * V);
-      }
+      if (column >= columns || k >= (read == Read::flat ? terms : channels)) continue;
+      if constexpr (read == Read::flat) loaded_b[r] = load<T, V>(weight + table[k].row * g.weight_channel + column);
+      else loaded_b[r] = load<T, V>(weight + weight_at + k * g.weight_channel + column * g.weight_column);
     }
     channel0 += BK;
     if (read != Read::flat && channel0 >= channels) {
@@ -215,7 +224,12 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) gather_product(co
 #pragma unroll
     for (int r = 0; r < B; r++) {
       const int at = thread + r * threads;
-      store(to_b + at / (BN / V) * Tile::ldb + at % (BN / V) * V, loaded_b[r]);
+      if constexpr (along == Along::columns) {
+        store(to_b + at / (BN / V) * Tile::ldb + at % (BN / V) * V, loaded_b[r]);
+      } else {
+#pragma unroll
+        for (int j = 0; j < V; j++) to_b[(at % (BK / V) * V + j) * Tile::ldb + at / (BK / V)] = loaded_b[r].at[j];
+      }
     }
   };
 
@@ -241,10 +255,10 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) gather_product(co
   __syncthreads();
   T* const result = g.result.data + (group * g.columns + column0) * g.result.channel;
   const bool by_channels = g.result.channel == 1;
-  const int columns = int(min(g.columns - column0, int64_t(BN)));
+  const int written = int(min(g.columns - column0, int64_t(BN)));
   for (int i = thread; i < BM * BN; i += threads) {
     const int row = by_channels ? i / BN : i % BM, column = by_channels ? i % BN : i / BM;
-    if (results[row] < 0 || column >= columns) continue;
+    if (results[row] < 0 || column >= written) continue;
     C value = c[row * Tile::ldc + column];
     if (g.bias) value += C(g.bias[(group * g.columns + column0 + column) * g.bias_step]);
     result[results[row] + column * g.result.channel] = T(value);
@@ -264,13 +278,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class Tile, Read read>
+template <class Tile, Read read, Along along = Along::columns>
 void start(const char* name, Gather<typename Tile::T> g, int64_t groups) {
   const int64_t looked_up = read == Read::flat ? g.terms : 0;
   const size_t shared = 128 + tile_bytes<Tile>() + Tile::BM * (sizeof(Spot) + sizeof(int64_t)) + size_t(looked_up) * sizeof(Spot);
   const int64_t blocks = g.tiles * g.column_tiles * g.phase_count * groups;
   if (blocks >= int64_t(1) << 31) fail(DG_SHAPE, "%s: too large for the device", name);
-  launch(name, gather_product<Tile, read>, unsigned(blocks), Tile::threads, shared, g);
+  launch(name, gather_product<Tile, read, along>, unsigned(blocks), Tile::threads, shared, g);
 }
 
 template <class T>
@@ -292,21 +306,39 @@ void run(const char* name, const ConvShape& s, Gather<T> g, const Weight<T>& w) 
   const int BM = large ? Large::BM : Small::BM, BN = large ? Large::BN : Small::BN;
   g.tiles = ceil_div(most, BM);
   g.column_tiles = ceil_div(g.columns, BN);
-  g.padded = round_up(g.columns, BN);
   g.terms = s.taps() * g.channels;
-  const int64_t packed = s.groups * g.terms * g.padded;
-  const Scratch scratch(std::max<int64_t>(packed, 1) * int64_t(sizeof(T)));
-  g.weight = scratch.as<T>();
-  if (packed > 0)
-    launch("convolution_pack", pack_weight<T>, blocks_for(packed, kThreads), kThreads, 0, scratch.as<T>(), w, packed, g.padded, g.columns,
-           g.channels, g.kernel[1], g.kernel[2], s.taps(), g.forward ? w.filter : w.channel, g.forward ? w.channel : w.filter,
-           s.group_filters() * w.filter);
+  constexpr auto in_packs = [](const T* data, std::initializer_list<int64_t> steps) {
+    bool fit = reinterpret_cast<uintptr_t>(data) % 16 == 0;
+    for (int64_t step : steps) fit &= step % V == 0;
+    return fit;
+  };
   const Activation<T>& x = g.source;
-  bool packs = x.channel == 1 && g.channels % V == 0 && x.sample % V == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
-  for (int64_t step : x.at) packs &= step % V == 0;
+  const bool packs = x.channel == 1 && in_packs(x.data, {g.channels, x.sample, x.at[0], x.at[1], x.at[2]});
+  const bool flat = g.channels < (large ? Large::BK : Small::BK) && g.terms <= kFlatTerms;
+  const int64_t column_step = g.forward ? w.filter : w.channel, channel_step = g.forward ? w.channel : w.filter;
+  const int64_t group_step = s.group_filters() * w.filter;
+  const auto plain = [&](int64_t extent, int64_t step) { return !flat && in_packs(w.data, {extent, step, group_step, w.tap[0], w.tap[1], w.tap[2]}); };
+  constexpr bool registers = sizeof(T) < 8;  // doubles would take more than there are
+  const bool by_channels = registers && packs && channel_step == 1 && plain(g.channels, column_step);
+  std::optional<Scratch> memory;
+  if (by_channels || (column_step == 1 && plain(g.columns, channel_step))) {
+    g.weight = w.data, g.weight_columns = g.columns;
+    g.weight_group = group_step, g.weight_channel = channel_step, g.weight_column = column_step;
+    std::copy_n(w.tap, 3, g.weight_tap);
+  } else {
+    const int64_t padded = round_up(g.columns, BN), packed = s.groups * g.terms * padded;
+    memory.emplace(std::max<int64_t>(packed, 1) * int64_t(sizeof(T)));
+    g.weight = memory->as<T>(), g.weight_columns = padded;
+    g.weight_group = g.terms * padded, g.weight_channel = padded, g.weight_column = 1;
+    g.weight_tap[2] = g.channels * padded, g.weight_tap[1] = g.kernel[2] * g.weight_tap[2], g.weight_tap[0] = g.kernel[1] * g.weight_tap[1];
+    if (packed > 0)
+      launch("convolution_pack", pack_weight<T>, blocks_for(packed, kThreads), kThreads, 0, memory->as<T>(), w, packed, padded, g.columns, g.channels,
+             g.kernel[1], g.kernel[2], s.taps(), column_step, channel_step, group_step);
+  }
   const auto with = [&](auto tile) {
     using Tile = typename decltype(tile)::type;
-    if (g.channels < Tile::BK && g.terms <= kFlatTerms) start<Tile, Read::flat>(name, g, s.groups);
+    if (flat) start<Tile, Read::flat>(name, g, s.groups);
+    else if (by_channels) start<Tile, Read::packs, registers ? Along::channels : Along::columns>(name, g, s.groups);
     else if (packs) start<Tile, Read::packs>(name, g, s.groups);
     else start<Tile, Read::positions>(name, g, s.groups);
   };
