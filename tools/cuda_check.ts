@@ -2,7 +2,8 @@
  * What can be known of the CUDA library without a GPU: that it exports the functions of `ffi/symbols.ts` and no others, what its kernels take of registers and
  * shared memory (a kernel that spills registers is an error), and that on a machine without a driver it can be opened and says what is missing.
  *
- * Kernels are listed by name, the largest numbers of their variants in a row; `--all` lists every variant.
+ * Kernels are listed by name, the largest numbers of their variants in a row; `--all` lists every variant. Then a line a family, with the occupancy that its
+ * registers allow.
  *
  * @module
  */
@@ -42,6 +43,7 @@ async function checkSymbols(): Promise<void> {
 
 /** What ptxas says of a kernel for one architecture. */
 interface Kernel {
+  family: string;
   name: string;
   architecture: string;
   registers: number;
@@ -50,13 +52,14 @@ interface Kernel {
   spills: number;
 }
 
-function parse(log: string): Kernel[] {
+function parse(family: string, log: string): Kernel[] {
   const kernels: Kernel[] = [];
   const pattern =
     /Compiling entry function '(\w+)' for '(\w+)'[\s\S]*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads[\s\S]*?Used (\d+) registers(.*)/g;
   for (const [, name, architecture, stack, stores, loads, registers, rest] of log.matchAll(pattern)) {
     const shared = Number(/(\d+) bytes smem/.exec(rest)?.[1] ?? 0);
     kernels.push({
+      family,
       name,
       architecture,
       registers: Number(registers),
@@ -84,10 +87,37 @@ function shortName(text: string): string {
   return options.all ? whole : whole.split("<")[0];
 }
 
+/**
+ * Share of a multiprocessor's 64 warps (compute capability 8.0 and 9.0: 65,536 registers, given out by 256 to a warp) that registers leave room for, with blocks of
+ * 256 threads.
+ */
+function occupancy(registers: number): number {
+  const ofWarp = Math.ceil(registers * 32 / 256) * 256, warps = Math.min(64, Math.floor(65536 / ofWarp));
+  return Math.floor(warps / 8) * 8 / 64;
+}
+
+/** A line a family: the registers of the kernel in the middle and of the largest, and what occupancy they allow. */
+function printFamilies(kernels: readonly Kernel[]): void {
+  console.log(`${"family".padEnd(24)} kernels registers (middle, most) occupancy (middle, least)`);
+  const families = Map.groupBy(kernels.filter((it) => it.architecture === "sm_90"), (it) => it.family);
+  for (const [family, list] of [...families].sort(([a], [b]) => a.localeCompare(b))) {
+    const registers = list.map((it) => it.registers).sort((a, b) => a - b),
+      middle = registers[registers.length >> 1],
+      most = registers.at(-1)!;
+    const percent = (n: number) => `${Math.round(occupancy(n) * 100)} %`;
+    console.log(
+      family.padEnd(24),
+      String(list.length).padStart(7),
+      `${middle}, ${most}`.padStart(24),
+      `${percent(middle)}, ${percent(most)}`.padStart(25),
+    );
+  }
+}
+
 async function checkKernels(): Promise<void> {
   const kernels: Kernel[] = [];
   for await (const { name } of Deno.readDir(logs)) {
-    if (name.endsWith(".log")) kernels.push(...parse(await Deno.readTextFile(new URL(name, logs))));
+    if (name.endsWith(".log")) kernels.push(...parse(name.replace(/\.o\.log$/, ""), await Deno.readTextFile(new URL(name, logs))));
   }
   if (kernels.length === 0) return fail(`no kernels in ${logs.pathname}`);
   const names = (await output("c++filt", [], kernels.map((it) => it.name).join("\n"))).split("\n").map(shortName);
@@ -114,6 +144,7 @@ async function checkKernels(): Promise<void> {
       String(it.spills).padStart(6),
     );
   }
+  printFamilies(kernels);
   const spilling = sorted.filter((it) => it.spills > 0);
   for (const it of spilling) fail(`${it.name} spills ${it.spills} bytes on ${it.architecture}`);
   if (spilling.length === 0) console.log(`ok     none of ${kernels.length} kernels spills registers`);
