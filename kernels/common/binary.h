@@ -126,8 +126,8 @@ DG_HD bool compare_value(T x, T y) {
   else return (x != T(0)) != (y != T(0));
 }
 
-// Provided by each library (binary.cpp, binary.cu); checked by entry/binary.cpp. Sums and differences multiply y by alpha. An integer division by an
-// element that is zero fails with DG_RANGE, at once or later.
+// Provided by each library (binary.cpp, binary.cu); checked by entry/binary.cpp. Sums and differences multiply y by alpha. An integer
+// division by an element that is zero fails with DG_RANGE, at once or later.
 void binary(const Tensor& out, const Tensor& x, const Tensor& y, BinaryOp op, double alpha);
 void binary_scalar(const Tensor& out, const Tensor& x, double number, BinaryOp op, bool reversed);
 

@@ -45,13 +45,13 @@ struct CrossEntropy {
 
   // What is said of a label outside the classes; a printf format that takes the label.
   std::string outside() const {
-    return std::string(name) + ": label %lld is outside 0 .. " + std::to_string(classes - 1) + ": the input has " + std::to_string(classes) +
-           " classes (and ignoreIndex is " + std::to_string(ignore) + ")";
+    return std::string(name) + ": label %lld is outside 0 .. " + std::to_string(classes - 1) + ": the input has " +
+           std::to_string(classes) + " classes (and ignoreIndex is " + std::to_string(ignore) + ")";
   }
 };
 
-// Provided by each library (cross_entropy.cpp, cross_entropy.cu); checked by entry/cross_entropy.cpp. A label outside the classes fails with DG_RANGE,
-// at once or later.
+// Provided by each library (cross_entropy.cpp, cross_entropy.cu); checked by entry/cross_entropy.cpp. A label outside the classes fails with
+// DG_RANGE and outside(), at once or later.
 void cross_entropy(const CrossEntropy& e, const Tensor& out);
 void cross_entropy_backward(const CrossEntropy& e, const Tensor& dx, const Tensor& dy);
 

@@ -7,7 +7,9 @@
 namespace dg {
 
 constexpr bool copies(InterpolateMode mode) { return mode == InterpolateMode::nearest || mode == InterpolateMode::nearest_exact; }
-constexpr bool antialiased(InterpolateMode mode) { return mode == InterpolateMode::linear_antialias || mode == InterpolateMode::cubic_antialias; }
+constexpr bool antialiased(InterpolateMode mode) {
+  return mode == InterpolateMode::linear_antialias || mode == InterpolateMode::cubic_antialias;
+}
 
 template <class R>
 struct InterpolateAxis {
@@ -148,8 +150,8 @@ struct Padding {
   const char* name() const { return adjoint ? "pad_backward" : "pad"; }
 };
 
-// Provided by each library (interpolate.cpp, interpolate.cu) for tensors that are not empty; checked by entry/interpolate.cpp. An adjoint makes the
-// gradient y of the input from the gradient x of the output.
+// Provided by each library (interpolate.cpp, interpolate.cu) for tensors that are not empty; checked by entry/interpolate.cpp. An adjoint
+// makes the gradient y of the input from the gradient x of the output.
 void interpolate(const Tensor& y, const Tensor& x, const Interpolation& p);
 void pad(const Tensor& y, const Tensor& x, const Padding& p);
 

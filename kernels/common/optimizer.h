@@ -38,8 +38,8 @@ struct Sgd {
   bool nesterov, fresh;
 
   explicit Sgd(const SgdOptions& o)
-      : decay(decay_of<C>(o.weight_decay, o.maximize)), lr(C(o.lr)), momentum(C(o.momentum)), undamped(C(1 - o.dampening)), nesterov(o.nesterov),
-        fresh(o.fresh) {}
+      : decay(decay_of<C>(o.weight_decay, o.maximize)), lr(C(o.lr)), momentum(C(o.momentum)), undamped(C(1 - o.dampening)),
+        nesterov(o.nesterov), fresh(o.fresh) {}
 
   DG_HD void plain(C& p, C g) const { p -= lr * decay.gradient(g, p); }
   DG_HD void with_momentum(C& p, C g, C& buffer) const {
@@ -64,8 +64,8 @@ struct Adam {
   C eps;
 
   Adam(const AdamOptions& o, double step)
-      : decay(decay_of<C>(o.decoupled ? 0 : o.weight_decay, o.maximize)), shrink(C(o.decoupled ? 1 - o.lr * o.weight_decay : 1)), rest1(C(1 - o.beta1)),
-        beta2(C(o.beta2)), rest2(C(1 - o.beta2)), eps(C(o.eps)) {
+      : decay(decay_of<C>(o.decoupled ? 0 : o.weight_decay, o.maximize)), shrink(C(o.decoupled ? 1 - o.lr * o.weight_decay : 1)),
+        rest1(C(1 - o.beta1)), beta2(C(o.beta2)), rest2(C(1 - o.beta2)), eps(C(o.eps)) {
     correct(o, step);
   }
   DG_HD void correct(const AdamOptions& o, double step) {
@@ -96,7 +96,8 @@ struct RmsProp {
   C lr, alpha, rest, eps, momentum;  // rest: 1 - alpha
 
   explicit RmsProp(const RmsPropOptions& o)
-      : decay(decay_of<C>(o.weight_decay, o.maximize)), lr(C(o.lr)), alpha(C(o.alpha)), rest(C(1 - o.alpha)), eps(C(o.eps)), momentum(C(o.momentum)) {}
+      : decay(decay_of<C>(o.weight_decay, o.maximize)), lr(C(o.lr)), alpha(C(o.alpha)), rest(C(1 - o.alpha)), eps(C(o.eps)),
+        momentum(C(o.momentum)) {}
 
   DG_HD C scaled(C& p, C g, C& square, C* mean) const {
     g = decay.gradient(g, p);

@@ -122,14 +122,14 @@ struct PoolDivisor {
 void avg_pool(const Tensor& y, const Tensor& x, const Pool& pool, const PoolDivisor& divisor);
 void avg_pool_backward(const Tensor& dx, const Tensor& dy, const Pool& pool, const PoolDivisor& divisor);
 
-// Provided by each library (max_pooling.cpp, max_pooling.cu); checked by entry/max_pooling.cpp. The winners of windows are told by codes, their numbers in
-// the window (one byte or int32), and by indices, their places in the plane.
+// Provided by each library (max_pooling.cpp, max_pooling.cu); checked by entry/max_pooling.cpp. The winners of windows are told by codes, their
+// numbers in the window (one byte or int32), and by indices, their places in the plane.
 void max_pool(const Tensor& y, const Tensor* indices, const Tensor* codes, const Tensor& x, const Pool& pool);
 void max_pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& codes, const Pool& pool);
 void max_pool_gather(const Tensor& y, const Tensor& x, const Tensor& codes, const Pool& pool);
 
-// Provided by each library (unpooling.cpp, unpooling.cu); checked by entry/unpooling.cpp. An index outside the planes of the larger tensor fails with
-// DG_RANGE and outside_plane(), at once or later.
+// Provided by each library (unpooling.cpp, unpooling.cu); checked by entry/unpooling.cpp. An index outside the planes of the larger tensor
+// fails with DG_RANGE and outside_plane(), at once or later.
 void unpool_scatter(const Tensor& y, const Tensor& x, const Tensor& indices, bool accumulate);
 void unpool_gather(const Tensor& y, const Tensor& x, const Tensor& indices);
 

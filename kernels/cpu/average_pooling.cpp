@@ -79,7 +79,9 @@ void avg_pool(const Tensor& y, const Tensor& x, const Pool& pool, const PoolDivi
 }
 
 void avg_pool_backward(const Tensor& dx, const Tensor& dy, const Pool& pool, const PoolDivisor& divisor) {
-  dispatch_floats(dx.dtype, "avg_pool_backward", [&](auto in) { backward<typename decltype(in)::type>(with_inner(pool, {&dx, &dy}), dx, dy, divisor); });
+  dispatch_floats(dx.dtype, "avg_pool_backward", [&](auto in) {
+    backward<typename decltype(in)::type>(with_inner(pool, {&dx, &dy}), dx, dy, divisor);
+  });
 }
 
 }  // namespace dg

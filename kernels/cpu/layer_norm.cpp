@@ -231,7 +231,8 @@ void layer_norm(const Tensor& y, const Tensor* mean, const Tensor& invstd, const
   dispatch_floats(x.dtype, "layer_norm", [&](auto kind) {
     using T = typename decltype(kind)::type;
     using C = compute_t<T>;
-    rows_forward<T, C>(y.data<T>(), data_of<C>(mean), invstd.data<C>(), x.data<T>(), data_of<C>(weight), data_of<C>(bias), r.rows, r.columns, eps);
+    rows_forward<T, C>(y.data<T>(), data_of<C>(mean), invstd.data<C>(), x.data<T>(), data_of<C>(weight), data_of<C>(bias), r.rows, r.columns,
+                       eps);
   });
 }
 

@@ -1,4 +1,5 @@
-// Losses of predictions and targets of equal sizes, element by element: common/loss.h. Overwrites out and dx. Sums run over fixed chunks, in vector lanes and then in double.
+// Losses of predictions and targets of equal sizes, element by element: common/loss.h. Overwrites out and dx.
+// Sums run over fixed chunks, in vector lanes and then in double.
 #include "../common/loss.h"
 
 #include <array>

@@ -11,7 +11,8 @@ inline constexpr int64_t kPoolBlock = 64;
 
 // Channels side by side where they are adjacent in all.
 inline Pool with_inner(Pool pool, std::initializer_list<const Tensor*> all) {
-  if (std::all_of(all.begin(), all.end(), [](const Tensor* t) { return t->strides[1] == 1; })) pool.inner = std::max<int64_t>(pool.channels, 1);
+  const bool adjacent = std::all_of(all.begin(), all.end(), [](const Tensor* t) { return t->strides[1] == 1; });
+  if (adjacent) pool.inner = std::max<int64_t>(pool.channels, 1);
   return pool;
 }
 

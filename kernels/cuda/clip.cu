@@ -193,8 +193,8 @@ void clip_norm(const Tensor& out, const std::vector<Tensor>& tensors, double max
   }
   for (const Batch& batch : batches) {
     dispatch_floats(batch.dtype, name, [&](auto kind) {
-      launch(name, norm_parts<typename decltype(kind)::type>, batch.blocks(), batch.threads(), 0, batch.table, batch.nest, finish, from, blocks, factor + 1,
-             counters());
+      launch(name, norm_parts<typename decltype(kind)::type>, batch.blocks(), batch.threads(), 0, batch.table, batch.nest, finish, from, blocks,
+             factor + 1, counters());
     });
     from += batch.blocks();
   }

@@ -33,8 +33,8 @@ struct Sums {
 };
 
 template <int N, class T>
-__global__ void cross_entropy_forward_kernel(const __grid_constant__ Task<T, 4> task, T* out, compute_t<T>* stats, compute_t<T>* total, const T* scores,
-                                      uint32_t reduction, Sums* parts, unsigned* counter, Report outside) {
+__global__ void cross_entropy_forward_kernel(const __grid_constant__ Task<T, 4> task, T* out, compute_t<T>* stats, compute_t<T>* total,
+                                             const T* scores, uint32_t reduction, Sums* parts, unsigned* counter, Report outside) {
   using C = compute_t<T>;
   const Groups& g = task.groups;
   const int64_t n = task.classes, positions = int64_t(task.heads.count), first = int64_t(g.lane()) * N, step = int64_t(g.lanes) * N;
@@ -95,8 +95,8 @@ __global__ void cross_entropy_forward_kernel(const __grid_constant__ Task<T, 4> 
 }
 
 template <int N, class T>
-__global__ void cross_entropy_backward_kernel(const __grid_constant__ Task<T, 5> task, T* dx, int64_t dx_step, const T* dy, const compute_t<T>* stats,
-                                       const compute_t<T>* total, const T* scores) {
+__global__ void cross_entropy_backward_kernel(const __grid_constant__ Task<T, 5> task, T* dx, int64_t dx_step, const T* dy,
+                                              const compute_t<T>* stats, const compute_t<T>* total, const T* scores) {
   using C = compute_t<T>;
   const Groups& g = task.groups;
   const int64_t n = task.classes, positions = int64_t(task.heads.count), step = int64_t(g.lanes) * N;
@@ -163,8 +163,9 @@ void forward(const CrossEntropy& e, const Tensor& out) {
   const Task<T, 4> task = task_of<T>(e, loop, columns, packs ? N : 1);
   const unsigned blocks = std::min(1024u, blocks_for(e.positions, task.groups.groups));
   const Scratch parts(int64_t(blocks) * int64_t(sizeof(Sums)));
-  launch("cross_entropy", packs ? cross_entropy_forward_kernel<N, T> : cross_entropy_forward_kernel<1, T>, blocks, task.groups.threads(), 0, task, out.data<T>(),
-         e.stats.data<compute_t<T>>(), e.total.data<compute_t<T>>(), e.x.data<T>(), e.reduction, parts.as<Sums>(), counters(), report(DG_RANGE, e.outside()));
+  launch("cross_entropy", packs ? cross_entropy_forward_kernel<N, T> : cross_entropy_forward_kernel<1, T>, blocks, task.groups.threads(), 0, task,
+         out.data<T>(), e.stats.data<compute_t<T>>(), e.total.data<compute_t<T>>(), e.x.data<T>(), e.reduction, parts.as<Sums>(), counters(),
+         report(DG_RANGE, e.outside()));
 }
 
 template <class T>
@@ -176,8 +177,8 @@ void backward(const CrossEntropy& e, const Tensor& dx, const Tensor& dy) {
   const bool columns = loop.inner() > 1 && loop.strides[0][loop.rank - 1] < dx.strides[1];
   const bool packs = packs_of<N>(loop, 0, dx.data<T>(), e.classes, dx.strides[1]) && packs_of<N>(loop, 1, e.x.data<T>(), e.classes, e.x.strides[1]);
   const Task<T, 5> task = task_of<T>(e, loop, columns, packs ? N : 1);
-  launch("cross_entropy", packs ? cross_entropy_backward_kernel<N, T> : cross_entropy_backward_kernel<1, T>, blocks_for(e.positions, task.groups.groups),
-         task.groups.threads(), 0, task, dx.data<T>(), dx.strides[1], dy.data<T>(), e.stats.data<compute_t<T>>(),
+  launch("cross_entropy", packs ? cross_entropy_backward_kernel<N, T> : cross_entropy_backward_kernel<1, T>,
+         blocks_for(e.positions, task.groups.groups), task.groups.threads(), 0, task, dx.data<T>(), dx.strides[1], dy.data<T>(), e.stats.data<compute_t<T>>(),
          e.reduction == 1 ? e.total.data<compute_t<T>>() : nullptr, e.x.data<T>());
 }
 

@@ -258,8 +258,8 @@ void layer_norm(const Tensor& y, const Tensor* mean, const Tensor& invstd, const
   dispatch_floats(x.dtype, name, [&](auto kind) {
     using T = typename decltype(kind)::type;
     using C = compute_t<T>;
-    normalise_rows<T, C>(name, y.data<T>(), data_of<C>(mean), invstd.data<C>(), x.data<T>(), data_of<C>(weight), data_of<C>(bias), r.rows, r.columns,
-                         {0, 0, 0}, eps, mean != nullptr);
+    normalise_rows<T, C>(name, y.data<T>(), data_of<C>(mean), invstd.data<C>(), x.data<T>(), data_of<C>(weight), data_of<C>(bias), r.rows,
+                         r.columns, {0, 0, 0}, eps, mean != nullptr);
   });
 }
 
@@ -270,11 +270,13 @@ void layer_norm_backward(const Tensor* dx, const Tensor* dweight, const Tensor* 
     using T = typename decltype(kind)::type;
     using C = compute_t<T>;
     T* const out = data_of<T>(dx);
-    const ParameterSums<T, C> op{dy.data<T>(), x.data<T>(), data_of<C>(mean), invstd.data<C>(), data_of<C>(dweight), data_of<C>(dbias), r.columns};
+    const ParameterSums<T, C> op{dy.data<T>(), x.data<T>(), data_of<C>(mean), invstd.data<C>(),
+                                 data_of<C>(dweight), data_of<C>(dbias), r.columns};
     with_packs<T>(r.columns, [&](auto v) {
       if (out && r.rows > 0) {
         const RowGrid g(r.rows, r.columns / v());
-        launch(name, normalise_backward<v(), T, C>, g.grid, g.block, 0, out, op.dy, op.x, op.means, op.invstds, data_of<C>(weight), r.rows, r.columns);
+        launch(name, normalise_backward<v(), T, C>, g.grid, g.block, 0, out, op.dy, op.x, op.means, op.invstds, data_of<C>(weight), r.rows,
+               r.columns);
       }
       if (dweight || dbias) launch_columns<v()>("layer_norm_parameters", op, r.rows, r.columns);
     }, out, op.dy, op.x);
@@ -310,8 +312,8 @@ void group_norm_backward(const Tensor* dx, const Tensor* dweight, const Tensor* 
       const unsigned row_blocks = out ? r.grid.x : 0, threads = r.block.x * r.block.y;
       const unsigned channel_blocks = dweight || dbias ? blocks_for(g.groups * g.per, threads) : 0;
       if (row_blocks + channel_blocks == 0) return;
-      launch(name, groups_backward<v(), T, C>, row_blocks + channel_blocks, r.block, 0, out, data_of<C>(dweight), data_of<C>(dbias), sums, pd, px, means,
-             invstds, data_of<C>(weight), g, row_blocks);
+      launch(name, groups_backward<v(), T, C>, row_blocks + channel_blocks, r.block, 0, out, data_of<C>(dweight), data_of<C>(dbias), sums, pd, px,
+             means, invstds, data_of<C>(weight), g, row_blocks);
     }, out, pd, px);
   });
 }

@@ -42,8 +42,8 @@ struct Span {
 };
 
 template <class T, int N>
-__global__ void max_pool_kernel(Places<N> places, Windows v, T* y, PlaneView vy, int64_t* indices, PlaneView vi, Codes codes, bool with_codes, const T* x,
-                         PlaneView vx) {
+__global__ void max_pool_kernel(Places<N> places, Windows v, T* y, PlaneView vy, int64_t* indices, PlaneView vi, Codes codes, bool with_codes,
+                                const T* x, PlaneView vx) {
   using C = compute_t<T>;
   const int64_t item = thread_item();
   if (item >= places.count) return;
@@ -91,7 +91,8 @@ __global__ void max_pool_kernel(Places<N> places, Windows v, T* y, PlaneView vy,
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(kThreads, 3) max_pool_backward_kernel(Places<N> places, Windows v, T* dx, PlaneView vx, const T* dy, PlaneView vy, Codes codes) {
+__global__ void __launch_bounds__(kThreads, 3)
+    max_pool_backward_kernel(Places<N> places, Windows v, T* dx, PlaneView vx, const T* dy, PlaneView vy, Codes codes) {
   using C = compute_t<T>;
   const int64_t item = thread_item();
   if (item >= places.count) return;
@@ -176,8 +177,8 @@ void max_pool_gather(const Tensor& y, const Tensor& x, const Tensor& codes, cons
     const Places<kChannels<T>> places(y, {&y, &x, &codes});
     if (places.count == 0) return;
     const unsigned threads = threads_for(places.count);
-    launch(name, max_pool_gather_kernel<T, kChannels<T>>, blocks_for(places.count, threads), threads, 0, places, Windows(pool), y.data<T>(), PlaneView(y),
-           x.data<T>(), PlaneView(x), Codes(codes));
+    launch(name, max_pool_gather_kernel<T, kChannels<T>>, blocks_for(places.count, threads), threads, 0, places, Windows(pool), y.data<T>(),
+           PlaneView(y), x.data<T>(), PlaneView(x), Codes(codes));
   });
 }
 

@@ -118,8 +118,8 @@ void forward(const char* name, const Tensor& y, const Tensor& x, int axis) {
   dispatch_floats(x.dtype, name, [&](auto kind) {
     using T = typename decltype(kind)::type;
     for_rows<T, 2>({&y, &x}, axis, [&](const Rows<2>& rows, auto pack) {
-      launch(name, softmax_forward_kernel<decltype(pack)::value, log, T>, blocks_for(int64_t(rows.heads.count), rows.groups.groups), rows.groups.threads(), 0,
-             rows, y.data<T>(), x.data<T>());
+      const unsigned blocks = blocks_for(int64_t(rows.heads.count), rows.groups.groups);
+      launch(name, softmax_forward_kernel<decltype(pack)::value, log, T>, blocks, rows.groups.threads(), 0, rows, y.data<T>(), x.data<T>());
     });
   });
 }
@@ -129,8 +129,8 @@ void backward(const char* name, const Tensor& dx, const Tensor& dy, const Tensor
   dispatch_floats(y.dtype, name, [&](auto kind) {
     using T = typename decltype(kind)::type;
     for_rows<T, 3>({&dx, &dy, &y}, axis, [&](const Rows<3>& rows, auto pack) {
-      launch(name, softmax_backward_kernel<decltype(pack)::value, log, T>, blocks_for(int64_t(rows.heads.count), rows.groups.groups), rows.groups.threads(), 0,
-             rows, dx.data<T>(), dy.data<T>(), y.data<T>());
+      const unsigned blocks = blocks_for(int64_t(rows.heads.count), rows.groups.groups);
+      launch(name, softmax_backward_kernel<decltype(pack)::value, log, T>, blocks, rows.groups.threads(), 0, rows, dx.data<T>(), dy.data<T>(), y.data<T>());
     });
   });
 }

@@ -3,7 +3,8 @@
 
 using namespace dg;
 
-int32_t dg_clip_norm(const dg_tensor* t, uint32_t out_slot, uint32_t first, uint32_t count, double max_norm, double p, uint32_t refuse_nonfinite) {
+int32_t dg_clip_norm(const dg_tensor* t, uint32_t out_slot, uint32_t first, uint32_t count, double max_norm, double p,
+                     uint32_t refuse_nonfinite) {
   return guard([&] {
     const char* const name = "clip_norm";
     const Tensor out = tensor_at(t, out_slot, name, Access::write);

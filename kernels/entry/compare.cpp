@@ -39,8 +39,8 @@ int32_t dg_compare_scalar(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot
 int32_t dg_where(const dg_tensor* t, uint32_t out_slot, uint32_t condition_slot, uint32_t x_slot, uint32_t y_slot) {
   return guard([&] {
     const char* const name = "where";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), condition = tensor_at(t, condition_slot, name), x = tensor_at(t, x_slot, name),
-                 y = tensor_at(t, y_slot, name);
+    const Tensor out = tensor_at(t, out_slot, name, Access::write), condition = tensor_at(t, condition_slot, name),
+                 x = tensor_at(t, x_slot, name), y = tensor_at(t, y_slot, name);
     require_dtype(condition, DG_BOOL, name, "the condition");
     require_dtype(x, out.dtype, name, "the first choice");
     require_dtype(y, out.dtype, name, "the second choice");

@@ -10,8 +10,8 @@ struct Slots {
 };
 
 // The operands, checked against each other; `access`: to what the forward direction leaves for the backward one.
-CrossEntropy operands(const char* name, const dg_tensor* t, const Slots& slots, Access access, double ignore, double smoothing, uint32_t reduction,
-                      uint32_t logits) {
+CrossEntropy operands(const char* name, const dg_tensor* t, const Slots& slots, Access access, double ignore, double smoothing,
+                      uint32_t reduction, uint32_t logits) {
   const Tensor x = tensor_at(t, slots.x, name), labels = tensor_at(t, slots.labels, name), stats = tensor_at(t, slots.stats, name, access),
                total = tensor_at(t, slots.total, name, access);
   if (reduction > 2) fail(DG_RANGE, "%s: reduction %u does not exist", name, reduction);
@@ -33,10 +33,12 @@ CrossEntropy operands(const char* name, const dg_tensor* t, const Slots& slots, 
     weight = tensor_at(t, slots.weight, name);
     require_dtype(weight, x.dtype, name, "the weight");
     if (weight.rank != 1 || weight.sizes[0] != classes)
-      fail(DG_SHAPE, "%s: the weight must have one element a class, [%lld], got %s", name, static_cast<long long>(classes), shape_text(weight).c_str());
+      fail(DG_SHAPE, "%s: the weight must have one element a class, [%lld], got %s", name, static_cast<long long>(classes),
+           shape_text(weight).c_str());
   }
   require_float(x, name);
-  return {name, x, labels, stats, total, weight, present(slots.weight), smoothing, int64_t(ignore), reduction, logits != 0, classes, positions};
+  return {name, x, labels, stats, total, weight, present(slots.weight), smoothing, int64_t(ignore),
+          reduction, logits != 0, classes, positions};
 }
 
 }  // namespace

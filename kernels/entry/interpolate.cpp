@@ -8,7 +8,8 @@ namespace {
 // Checks ranks 3 to 5, batch, channels, and sizes 1 .. 2^31 - 1 of the spatial axes; returns the number of spatial axes.
 int check_planes(const char* op, const Tensor& y, const Tensor& x) {
   if (x.rank < 3 || x.rank > 5 || y.rank != x.rank || x.sizes[0] != y.sizes[0] || x.sizes[1] != y.sizes[1])
-    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(x).c_str(), shape_text(y).c_str());
+    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(x).c_str(),
+         shape_text(y).c_str());
   require_dtype(y, x.dtype, op, "the output");
   for (int a = 2; a < x.rank; a++)
     for (const int64_t size : {x.sizes[a], y.sizes[a]})
@@ -64,7 +65,8 @@ void checked_pad(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, bool adjo
     axis.before = before[a];
     const int64_t most = axis.most(), behind = axis.out - axis.in - axis.before;
     if (axis.before > most || behind > most || behind < 0)
-      fail(DG_SHAPE, "%s: %lld positions do not become %lld with %lld in front", name, (long long)axis.in, (long long)axis.out, (long long)axis.before);
+      fail(DG_SHAPE, "%s: %lld positions do not become %lld with %lld in front", name, (long long)axis.in, (long long)axis.out,
+           (long long)axis.before);
     if (y.numel > 0) check_entries(double(axis.out));
   }
   if (y.numel > 0) pad(y, x, p);

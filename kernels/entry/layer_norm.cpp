@@ -51,12 +51,14 @@ struct Headers {
   }
 
   NormRows rows(double columns) const {
-    if (!(columns >= 1 && columns <= double(std::max<int64_t>(x.numel, 1))) || columns != std::floor(columns) || x.numel % int64_t(columns) != 0)
+    if (!(columns >= 1 && columns <= double(std::max<int64_t>(x.numel, 1))) || columns != std::floor(columns) ||
+        x.numel % int64_t(columns) != 0)
       fail(DG_SHAPE, "%s: %s does not consist of rows of %g values", name, shape_text(x).c_str(), columns);
     return {x.numel / int64_t(columns), int64_t(columns)};
   }
   NormGroups groups(double count) const {
-    if (x.rank < 2 || x.numel == 0 || !(count >= 1 && count <= double(x.sizes[1])) || count != std::floor(count) || x.sizes[1] % int64_t(count) != 0)
+    if (x.rank < 2 || x.numel == 0 || !(count >= 1 && count <= double(x.sizes[1])) || count != std::floor(count) ||
+        x.sizes[1] % int64_t(count) != 0)
       fail(DG_SHAPE, "%s: %g groups do not divide the channels of %s", name, count, shape_text(x).c_str());
     return {x.sizes[0] * int64_t(count), int64_t(count), x.sizes[1] / int64_t(count), x.numel / x.sizes[0] / x.sizes[1]};
   }

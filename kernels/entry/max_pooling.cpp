@@ -8,7 +8,8 @@ namespace {
 void check_codes(const char* op, const Pool& pool, const Tensor& codes, const Tensor& pooled) {
   require_same_sizes(codes, pooled, op);
   const int64_t most = codes.dtype == DG_U8 ? 256 : INT32_MAX;
-  if (codes.dtype != DG_U8 && codes.dtype != DG_I32) fail(DG_DTYPE, "%s: window positions must be uint8 or int32, got %s", op, dtype_name(codes.dtype));
+  if (codes.dtype != DG_U8 && codes.dtype != DG_I32)
+    fail(DG_DTYPE, "%s: window positions must be uint8 or int32, got %s", op, dtype_name(codes.dtype));
   if (pool.exact_extent() > double(most))
     fail(DG_RANGE, "%s: a window of %g positions does not fit %s", op, pool.exact_extent(), dtype_name(codes.dtype));
 }

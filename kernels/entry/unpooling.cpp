@@ -8,7 +8,8 @@ namespace {
 // `full` has the sizes of the planes that `indices` point into.
 void check(const char* op, const Tensor& full, const Tensor& pooled, const Tensor& indices) {
   if (full.rank < 3 || full.rank > 5 || pooled.rank != full.rank || full.sizes[0] != pooled.sizes[0] || full.sizes[1] != pooled.sizes[1])
-    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(pooled).c_str(), shape_text(full).c_str());
+    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(pooled).c_str(),
+         shape_text(full).c_str());
   require_same_sizes(indices, pooled, op);
   require_dtype(indices, DG_I64, op, "indices");
   require_dtype(full, pooled.dtype, op, "the output");
