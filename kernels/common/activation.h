@@ -3,6 +3,7 @@
 #pragma once
 #include "math.h"
 #include "op_codes.h"
+#include "tensor.h"
 
 namespace dg {
 
@@ -70,5 +71,9 @@ DG_HD T activation_slope(T x, T a, T b) {
   } else if constexpr (op == A::softshrink || op == A::hardshrink) return x >= -a && x <= a ? T(0) : T(1);
   else return x <= a ? T(0) : T(1);  // threshold
 }
+
+// Provided by each library (activation.cpp, activation.cu); checked by entry/activation.cpp.
+void activation(const Tensor& y, const Tensor& x, ActivationOp op, double a, double b);
+void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, ActivationOp op, double a, double b);
 
 }  // namespace dg

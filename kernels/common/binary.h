@@ -1,5 +1,6 @@
 // Formulas of the binary and comparison families, T the compute type. Integer division by zero is the caller's to refuse.
 #pragma once
+#include "loop.h"
 #include "math.h"
 #include "op_codes.h"
 
@@ -99,6 +100,18 @@ DG_HD A power_value(A v) {
   return n == 3 ? v * v * v : n == 2 ? v * v : n == 1 ? std::sqrt(v) : A(1) / v;
 }
 
+// The operand that a number is for a tensor of `dtype` with compute type A: integers wrap into the dtype.
+template <class A>
+A operand_of(double number, uint32_t dtype) {
+  const A value = convert<A>(number);
+  switch (dtype) {
+    case DG_I32: return A(int32_t(int64_t(value)));
+    case DG_U8: return A(uint8_t(int64_t(value)));
+    case DG_BOOL: return A(value != A(0));
+    default: return value;
+  }
+}
+
 template <CompareOp op, class T>
 DG_HD bool compare_value(T x, T y) {
   using C = CompareOp;
@@ -112,5 +125,15 @@ DG_HD bool compare_value(T x, T y) {
   else if constexpr (op == C::logical_or) return x != T(0) || y != T(0);
   else return (x != T(0)) != (y != T(0));
 }
+
+// Provided by each library (binary.cpp, binary.cu); checked by entry/binary.cpp. Sums and differences multiply y by alpha. An integer
+// division by an element that is zero fails with DG_RANGE, at once or later.
+void binary(const Tensor& out, const Tensor& x, const Tensor& y, BinaryOp op, double alpha);
+void binary_scalar(const Tensor& out, const Tensor& x, double number, BinaryOp op, bool reversed);
+
+// Provided by each library (compare.cpp, compare.cu); checked by entry/compare.cpp.
+void compare(const Tensor& out, const Tensor& x, const Tensor& y, CompareOp op);
+void compare_scalar(const Tensor& out, const Tensor& x, double number, CompareOp op);
+void where(const Tensor& out, const Tensor& condition, const Tensor& x, const Tensor& y);
 
 }  // namespace dg

@@ -10,10 +10,10 @@
 
 namespace dg {
 
-// The operands, checked against each other.
+// The operands and options of both directions.
 struct CrossEntropy {
   const char* name;
-  Tensor x, labels, weight, stats, total;
+  Tensor x, labels, stats, total, weight;
   bool weighted;
   double smoothing;
   int64_t ignore;
@@ -21,39 +21,11 @@ struct CrossEntropy {
   bool logits;
   int64_t classes, positions;
 
-  CrossEntropy(const char* op, const dg_tensor* t, uint32_t x_slot, uint32_t labels_slot, uint32_t weight_slot, uint32_t stats_slot,
-               uint32_t total_slot, double s, double ignored, uint32_t kind, uint32_t is_logits, Access access)
-      : name(op), weighted(present(weight_slot)), smoothing(s), reduction(kind), logits(is_logits != 0) {
-    x = tensor_at(t, x_slot, name);
-    labels = tensor_at(t, labels_slot, name);
-    stats = tensor_at(t, stats_slot, name, access);
-    total = tensor_at(t, total_slot, name, access);
-    if (reduction > 2) fail(DG_RANGE, "%s: reduction %u does not exist", name, reduction);
-    if (!(smoothing >= 0 && smoothing <= 1)) fail(DG_RANGE, "%s: labelSmoothing must be 0 to 1, got %g", name, smoothing);
-    if (!(std::fabs(ignored) <= 9007199254740992.0)) fail(DG_RANGE, "%s: ignoreIndex must be a whole number, got %g", name, ignored);
-    ignore = int64_t(ignored);
-    if (x.rank < 2 || labels.rank != x.rank - 1) fail(DG_SHAPE, "%s: %s does not hold scores for labels %s", name, shape_text(x).c_str(), shape_text(labels).c_str());
-    bool fits = x.sizes[0] == labels.sizes[0];
-    for (int i = 2; i < x.rank; i++) fits &= x.sizes[i] == labels.sizes[i - 1];
-    if (!fits) fail(DG_SHAPE, "%s: %s does not hold scores for labels %s", name, shape_text(x).c_str(), shape_text(labels).c_str());
-    classes = x.sizes[1];
-    positions = labels.numel;
-    require_dtype(labels, DG_I64, name, "labels");
-    const uint32_t computed = x.dtype == DG_F64 ? DG_F64 : DG_F32;
-    require_dtype(stats, computed, name, "the statistics");
-    require_dtype(total, computed, name, "the total");
-    if (total.rank != 0) fail(DG_SHAPE, "%s: the total has no axes", name);
-    if (stats.rank != 2 || stats.sizes[0] != 2 || stats.sizes[1] != positions || (positions > 0 && !stats.contiguous()))
-      fail(DG_SHAPE, "%s: statistics must be [2, %lld] without gaps", name, static_cast<long long>(positions));
-    if (weighted) {
-      weight = tensor_at(t, weight_slot, name);
-      require_dtype(weight, x.dtype, name, "the weight");
-      if (weight.rank != 1 || weight.sizes[0] != classes)
-        fail(DG_SHAPE, "%s: the weight must have one element a class, [%lld], got %s", name, static_cast<long long>(classes), shape_text(weight).c_str());
-    }
-  }
+  // Factors of the label's own loss, and of the loss of each class.
+  double keep() const { return 1 - smoothing; }
+  double spread() const { return smoothing / double(std::max<int64_t>(classes, 1)); }
 
-  // The geometry of x without its classes.
+  // The geometry of x, or of its gradient, without the classes.
   Tensor heads(const Tensor& of) const {
     Tensor h = of;
     h.rank = labels.rank;
@@ -70,6 +42,17 @@ struct CrossEntropy {
     for (int i = n.rank - 1; i >= 0; i--) n.strides[i] = step, step *= n.sizes[i];
     return n;
   }
+
+  // What is said of a label outside the classes; a printf format that takes the label.
+  std::string outside() const {
+    return std::string(name) + ": label %lld is outside 0 .. " + std::to_string(classes - 1) + ": the input has " +
+           std::to_string(classes) + " classes (and ignoreIndex is " + std::to_string(ignore) + ")";
+  }
 };
+
+// Provided by each library (cross_entropy.cpp, cross_entropy.cu); checked by entry/cross_entropy.cpp. A label outside the classes fails with
+// DG_RANGE and outside(), at once or later.
+void cross_entropy(const CrossEntropy& e, const Tensor& out);
+void cross_entropy_backward(const CrossEntropy& e, const Tensor& dx, const Tensor& dy);
 
 }  // namespace dg

@@ -6,6 +6,11 @@
 
 namespace dg {
 
+constexpr bool copies(InterpolateMode mode) { return mode == InterpolateMode::nearest || mode == InterpolateMode::nearest_exact; }
+constexpr bool antialiased(InterpolateMode mode) {
+  return mode == InterpolateMode::linear_antialias || mode == InterpolateMode::cubic_antialias;
+}
+
 template <class R>
 struct InterpolateAxis {
   int64_t in, out;
@@ -99,55 +104,55 @@ struct InterpolateAxis {
   }
 };
 
-// The input position that padded position o copies, `before` positions having been added in front. Reflection needs before < in (circular:
-// before <= in), and likewise behind.
-DG_HD int64_t padded_source(PadMode mode, int64_t o, int64_t in, int64_t before) {
-  const int64_t i = o - before;
-  if (mode == PadMode::replicate) return i < 0 ? 0 : (i < in ? i : in - 1);
-  if (mode == PadMode::reflect) return i < 0 ? -i : (i < in ? i : 2 * (in - 1) - i);
-  return i < 0 ? i + in : (i < in ? i : i - in);
-}
+// An interpolation, or its adjoint, from the sizes `in` to `out`, which are 1 for axes in front that do not exist.
+struct Interpolation {
+  InterpolateMode mode;
+  bool align, adjoint;
+  int axes;  // that exist
+  int64_t in[3], out[3];
+  double factor[3];
 
-// Checks ranks 3 to 5, batch, channels, and sizes 1 .. 2^31 - 1 of the spatial axes; returns the number of spatial axes.
-inline int check_planes(const char* op, const Tensor& y, const Tensor& x) {
-  if (x.rank < 3 || x.rank > 5 || y.rank != x.rank || x.sizes[0] != y.sizes[0] || x.sizes[1] != y.sizes[1])
-    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(x).c_str(), shape_text(y).c_str());
-  require_dtype(y, x.dtype, op, "the output");
-  for (int a = 2; a < x.rank; a++)
-    for (const int64_t size : {x.sizes[a], y.sizes[a]})
-      if (size < 1 || size > INT32_MAX)
-        fail(DG_SHAPE, "%s: sizes outside 1 .. 2^31 - 1: %s and %s", op, shape_text(x).c_str(), shape_text(y).c_str());
-  return x.rank - 2;
-}
+  const char* name() const { return adjoint ? "interpolate_backward" : "interpolate"; }
+  template <class R>
+  InterpolateAxis<R> axis(int a) const {
+    return {in[a], out[a], align, factor[a]};
+  }
+};
 
-// Checks the arguments of interpolation; `adjoint` for its backward. Returns the number of spatial axes.
-inline int check_interpolation(const char* op, const Tensor& y, const Tensor& x, bool adjoint, uint32_t mode, const double (&factors)[3]) {
-  if (mode >= uint32_t(InterpolateMode::count)) fail(DG_RANGE, "%s: mode %u does not exist", op, mode);
-  const int axes = check_planes(op, y, x);
-  for (const double factor : factors)
-    if (!(factor >= 0 && factor < 1e300)) fail(DG_RANGE, "%s: a scale factor must be positive, got %g", op, factor);
-  if (InterpolateMode(mode) > InterpolateMode::nearest_exact || adjoint) dispatch_floats(x.dtype, op, [](auto) {});
-  return axes;
-}
-
-// Tables of taps are in memory: the header of a broadcast tensor could ask for more than there is. The most taps of an output, checked.
-inline void check_entries(double taps) {
-  if (!(taps < double(int64_t(1) << 30))) fail(DG_RANGE, "interpolate: tables of %g entries are too large", taps);
-}
+// The most taps of an output position where taps are kept in tables.
 template <class R>
-int64_t check_taps(InterpolateMode mode, const InterpolateAxis<R>& axis) {
-  double most = 4;
-  if (mode == InterpolateMode::linear_antialias || mode == InterpolateMode::cubic_antialias)
-    most = std::min(double(axis.in), 2 * double(axis.radius(mode == InterpolateMode::cubic_antialias)) + 2);
-  check_entries(most * double(axis.out));
-  return int64_t(most);
+double most_taps(InterpolateMode mode, const InterpolateAxis<R>& axis) {
+  return antialiased(mode) ? std::min(double(axis.in), 2 * double(axis.radius(mode == InterpolateMode::cubic_antialias)) + 2) : 4;
 }
 
-// Checks one axis of padding: `in` positions become `out`, `front` of them before the first.
-inline void check_padding(const char* op, PadMode mode, int64_t in, int64_t out, int64_t front) {
-  const int64_t most = mode == PadMode::reflect ? in - 1 : (mode == PadMode::circular ? in : INT32_MAX), behind = out - in - front;
-  if (front > most || behind > most || behind < 0)
-    fail(DG_SHAPE, "%s: %lld positions do not become %lld with %lld in front", op, (long long)in, (long long)out, (long long)front);
-}
+// One axis of padding: `in` positions become `out`, `before` of them in front of the first.
+struct PadAxis {
+  PadMode mode = PadMode::reflect;
+  int64_t in = 1, out = 1, before = 0;
+
+  // The most positions that may be added on a side.
+  int64_t most() const { return mode == PadMode::reflect ? in - 1 : (mode == PadMode::circular ? in : INT32_MAX); }
+
+  // The input position that padded position o copies.
+  DG_HD int64_t source(int64_t o) const {
+    const int64_t i = o - before;
+    if (mode == PadMode::replicate) return i < 0 ? 0 : (i < in ? i : in - 1);
+    if (mode == PadMode::reflect) return i < 0 ? -i : (i < in ? i : 2 * (in - 1) - i);
+    return i < 0 ? i + in : (i < in ? i : i - in);
+  }
+};
+
+struct Padding {
+  bool adjoint;
+  int axes;  // that exist, the last ones
+  PadAxis axis[3];
+
+  const char* name() const { return adjoint ? "pad_backward" : "pad"; }
+};
+
+// Provided by each library (interpolate.cpp, interpolate.cu) for tensors that are not empty; checked by entry/interpolate.cpp. An adjoint
+// makes the gradient y of the input from the gradient x of the output.
+void interpolate(const Tensor& y, const Tensor& x, const Interpolation& p);
+void pad(const Tensor& y, const Tensor& x, const Padding& p);
 
 }  // namespace dg

@@ -3,6 +3,7 @@
 #pragma once
 #include "math.h"
 #include "op_codes.h"
+#include "tensor.h"
 
 namespace dg {
 
@@ -34,5 +35,14 @@ DG_HD T loss_slope(T x, T target, T parameter) {
     return d / (spread < T(1e-12) ? T(1e-12) : spread);
   }
 }
+
+inline constexpr const char* kNotProbabilities = "binaryCrossEntropy: every prediction must be a probability between 0 and 1";
+
+// Provided by each library (loss.cpp, loss.cu); checked by entry/loss.cpp. Predictions of bce that are no probabilities fail with DG_RANGE
+// and kNotProbabilities, at once or later.
+//   reduction 0: out[i] = f(x[i], target[i]); 1: the mean in one element (nan of nothing); 2: the sum in one element
+//   backward: dx[i] = dy[i] f'(x[i], target[i]) scale; dy has the sizes of x (one number: strides 0)
+void loss(const Tensor& out, const Tensor& x, const Tensor& target, LossOp op, double parameter, uint32_t reduction);
+void loss_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& target, LossOp op, double parameter, double scale);
 
 }  // namespace dg

@@ -118,31 +118,23 @@ struct PoolDivisor {
   }
 };
 
-// Checks the tensors that tell the winners of windows: by their number in the window (one byte or int32), and by their place in the plane.
-inline void check_codes(const char* op, const Pool& pool, const Tensor& codes, const Tensor& pooled) {
-  require_same_sizes(codes, pooled, op);
-  const int64_t most = codes.dtype == DG_U8 ? 256 : INT32_MAX;
-  if (codes.dtype != DG_U8 && codes.dtype != DG_I32) fail(DG_DTYPE, "%s: window positions must be uint8 or int32, got %s", op, dtype_name(codes.dtype));
-  if (pool.exact_extent() > double(most))
-    fail(DG_RANGE, "%s: a window of %g positions does not fit %s", op, pool.exact_extent(), dtype_name(codes.dtype));
-}
-inline void check_indices(const char* op, const Pool& pool, const Tensor& indices, const Tensor& pooled) {
-  require_dtype(indices, DG_I64, op, "indices");
-  require_same_sizes(indices, pooled, op);
-  if (pool.exact_extent() > double(INT32_MAX)) fail(DG_RANGE, "%s: a window of %g positions is too large", op, pool.exact_extent());
-}
-
-// Checks max unpooling: `full` has the sizes of the planes that `indices` point into.
-inline void check_unpooling(const char* op, const Tensor& full, const Tensor& pooled, const Tensor& indices) {
-  if (full.rank < 3 || full.rank > 5 || pooled.rank != full.rank || full.sizes[0] != pooled.sizes[0] || full.sizes[1] != pooled.sizes[1])
-    fail(DG_SHAPE, "%s: takes [N, C, spatial...] with 1 to 3 spatial axes, got %s and %s", op, shape_text(pooled).c_str(), shape_text(full).c_str());
-  require_same_sizes(indices, pooled, op);
-  require_dtype(indices, DG_I64, op, "indices");
-  require_dtype(full, pooled.dtype, op, "the output");
-}
-
 // Provided by each library (average_pooling.cpp, average_pooling.cu); checked by entry/average_pooling.cpp.
 void avg_pool(const Tensor& y, const Tensor& x, const Pool& pool, const PoolDivisor& divisor);
 void avg_pool_backward(const Tensor& dx, const Tensor& dy, const Pool& pool, const PoolDivisor& divisor);
+
+// Provided by each library (max_pooling.cpp, max_pooling.cu); checked by entry/max_pooling.cpp. The winners of windows are told by codes, their
+// numbers in the window (one byte or int32), and by indices, their places in the plane.
+void max_pool(const Tensor& y, const Tensor* indices, const Tensor* codes, const Tensor& x, const Pool& pool);
+void max_pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& codes, const Pool& pool);
+void max_pool_gather(const Tensor& y, const Tensor& x, const Tensor& codes, const Pool& pool);
+
+// Provided by each library (unpooling.cpp, unpooling.cu); checked by entry/unpooling.cpp. An index outside the planes of the larger tensor
+// fails with DG_RANGE and outside_plane(), at once or later.
+void unpool_scatter(const Tensor& y, const Tensor& x, const Tensor& indices, bool accumulate);
+void unpool_gather(const Tensor& y, const Tensor& x, const Tensor& indices);
+
+inline std::string outside_plane(const char* op, const Tensor& full) {
+  return std::string(op) + ": an index is outside 0 .. " + std::to_string(Planes(full).count - 1) + " of the output " + shape_text(full);
+}
 
 }  // namespace dg

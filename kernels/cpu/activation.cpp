@@ -36,40 +36,24 @@ constexpr auto kCodes = std::make_integer_sequence<unsigned, unsigned(Activation
 template <class A> constexpr auto kernels = kernels_of<A>(kCodes);
 
 template <class F>
-void dispatch_activation(uint32_t op, uint32_t dtype, const char* name, F&& f) {
-  if (op >= kernels<float>.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-  if (dtype > DG_BF16) fail(DG_DTYPE, "%s: takes a floating point dtype, got %s", name, dtype_name(dtype));
-  if (dtype == DG_F64) f(kernels<double>[op]);
-  else f(kernels<float>[op]);
+void dispatch_activation(ActivationOp op, uint32_t dtype, F&& f) {
+  if (dtype == DG_F64) f(kernels<double>[unsigned(op)]);
+  else f(kernels<float>[unsigned(op)]);
 }
 
 }  // namespace
+
+void activation(const Tensor& y, const Tensor& x, ActivationOp op, double a, double b) {
+  dispatch_activation(op, x.dtype, [&]<class A>(const Kernel<A>& kernel) {
+    map_blocks<A, A>(y, x, kernel.forward, {a, b}, writer_of<A>(y, "activation"), reader_of<A>(x, "activation"));
+  });
+}
+
+void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, ActivationOp op, double a, double b) {
+  const char* const name = "activation_backward";
+  dispatch_activation(op, x.dtype, [&]<class A>(const Kernel<A>& kernel) {
+    map_blocks<A, A>(dx, dy, x, kernel.backward, {a, b}, writer_of<A>(dx, name), reader_of<A>(dy, name), reader_of<A>(x, name));
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_activation(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t op, double a, double b) {
-  return guard([&] {
-    const char* const name = "activation";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(y, x, name);
-    require_dtype(y, x.dtype, name, "the output");
-    dispatch_activation(op, x.dtype, name, [&]<class A>(const Kernel<A>& kernel) {
-      map_blocks<A, A>(y, x, kernel.forward, {a, b}, writer_of<A>(y, name), reader_of<A>(x, name));
-    });
-  });
-}
-
-int32_t dg_activation_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t x_slot, uint32_t op, double a, double b) {
-  return guard([&] {
-    const char* const name = "activation_backward";
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), x = tensor_at(t, x_slot, name);
-    require_same_sizes(dx, x, name);
-    require_same_sizes(dy, x, name);
-    require_dtype(dx, x.dtype, name, "the gradient of the input");
-    require_dtype(dy, x.dtype, name, "the gradient of the output");
-    dispatch_activation(op, x.dtype, name, [&]<class A>(const Kernel<A>& kernel) {
-      map_blocks<A, A>(dx, dy, x, kernel.backward, {a, b}, writer_of<A>(dx, name), reader_of<A>(dy, name), reader_of<A>(x, name));
-    });
-  });
-}

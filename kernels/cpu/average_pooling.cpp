@@ -72,20 +72,16 @@ void backward(const Pool& pool, const Tensor& dx, const Tensor& dy, const PoolDi
   });
 }
 
-// Channels side by side where they are adjacent in both.
-Pool with_inner(Pool pool, const Tensor& a, const Tensor& b) {
-  if (a.strides[1] == 1 && b.strides[1] == 1) pool.inner = std::max<int64_t>(pool.channels, 1);
-  return pool;
-}
-
 }  // namespace
 
 void avg_pool(const Tensor& y, const Tensor& x, const Pool& pool, const PoolDivisor& divisor) {
-  dispatch_floats(x.dtype, "avg_pool", [&](auto in) { forward<typename decltype(in)::type>(with_inner(pool, x, y), y, x, divisor); });
+  dispatch_floats(x.dtype, "avg_pool", [&](auto in) { forward<typename decltype(in)::type>(with_inner(pool, {&x, &y}), y, x, divisor); });
 }
 
 void avg_pool_backward(const Tensor& dx, const Tensor& dy, const Pool& pool, const PoolDivisor& divisor) {
-  dispatch_floats(dx.dtype, "avg_pool_backward", [&](auto in) { backward<typename decltype(in)::type>(with_inner(pool, dx, dy), dx, dy, divisor); });
+  dispatch_floats(dx.dtype, "avg_pool_backward", [&](auto in) {
+    backward<typename decltype(in)::type>(with_inner(pool, {&dx, &dy}), dx, dy, divisor);
+  });
 }
 
 }  // namespace dg

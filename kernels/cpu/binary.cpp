@@ -88,59 +88,35 @@ void refuse_zero(const Tensor& y) {
 }
 
 template <class A>
-void run(const Tensor& out, const Tensor& x, const Tensor& y, BinaryOp op, Map2<A, A> f, double alpha) {
+void run(const Tensor& out, const Tensor& x, const Tensor& y, Map2<A, A> f, double alpha) {
   const char* const name = "binary";
-  if (!f) fail(DG_DTYPE, "%s: this function does not take %s", name, dtype_name(out.dtype));
-  if (std::is_integral_v<A> && divides(op)) refuse_zero(y);
   map_blocks<A, A>(out, x, y, f, {alpha, 0}, writer_of<A>(out, name), reader_of<A>(x, name), reader_of<A>(y, name));
 }
 
-void check(const Tensor& out, uint32_t op) {
-  if (out.dtype == DG_BOOL && !takes_bool(BinaryOp(op))) fail(DG_DTYPE, "binary: this function does not take bool");
-}
-
 }  // namespace
+
+void binary(const Tensor& out, const Tensor& x, const Tensor& y, BinaryOp op, double alpha) {
+  dispatch_accumulator(x.dtype, [&](auto kind) {
+    using A = typename decltype(kind)::type;
+    if (std::is_integral_v<A> && divides(op)) refuse_zero(y);
+    run<A>(out, x, y, kernels[unsigned(op)].of<A>(), alpha);
+  });
+}
+
+void binary_scalar(const Tensor& out, const Tensor& x, double number, BinaryOp op, bool reversed) {
+  dispatch_accumulator(x.dtype, [&](auto kind) {
+    using A = typename decltype(kind)::type;
+    A operand = operand_of<A>(number, x.dtype);
+    const Tensor constant = constant_like<A>(x, &operand);
+    Map2<A, A> f = kernels[unsigned(op)].of<A>();
+    if (reversed) {
+      if (std::is_integral_v<A> && divides(op)) refuse_zero(x);
+      return run<A>(out, constant, x, f, 1);
+    }
+    if constexpr (std::is_floating_point_v<A>)
+      if (op == BinaryOp::pow && known_power(number)) f = power_kernel<A>(number);
+    run<A>(out, x, constant, f, 1);
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_binary(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t y_slot, uint32_t op, double alpha) {
-  return guard([&] {
-    const char* const name = "binary";
-    if (op >= kernels.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name), y = tensor_at(t, y_slot, name);
-    require_same_sizes(out, x, name);
-    require_same_sizes(out, y, name);
-    require_dtype(out, x.dtype, name, "the output");
-    require_dtype(y, x.dtype, name, "the second operand");
-    check(out, op);
-    dispatch_accumulator(x.dtype, [&](auto kind) {
-      using A = typename decltype(kind)::type;
-      run<A>(out, x, y, BinaryOp(op), kernels[op].of<A>(), alpha);
-    });
-  });
-}
-
-int32_t dg_binary_scalar(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double scalar, uint32_t op, uint32_t reversed) {
-  return guard([&] {
-    const char* const name = "binary";
-    if (op >= kernels.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    require_dtype(out, x.dtype, name, "the output");
-    check(out, op);
-    dispatch_accumulator(x.dtype, [&](auto kind) {
-      using A = typename decltype(kind)::type;
-      A number = convert<A>(scalar);
-      if (out.dtype == DG_U8) number = A(uint8_t(int64_t(number)));
-      if (out.dtype == DG_I32) number = A(int32_t(int64_t(number)));
-      if (out.dtype == DG_BOOL) number = A(number != A(0));
-      const Tensor constant = constant_like<A>(x, &number);
-      if (reversed) return run<A>(out, constant, x, BinaryOp(op), kernels[op].of<A>(), 1);
-      Map2<A, A> f = kernels[op].of<A>();
-      if constexpr (std::is_floating_point_v<A>)
-        if (BinaryOp(op) == BinaryOp::pow && known_power(scalar)) f = power_kernel<A>(scalar);
-      run<A>(out, x, constant, BinaryOp(op), f, 1);
-    });
-  });
-}

@@ -1,7 +1,6 @@
 // Norm over all of several tensors, and scaling them down to it: total = (sum |g|^p)^(1/p), g *= min(1, max_norm / (total + 1e-6)).
 // Sums run in double over fixed chunks, so the norm does not depend on the number of threads.
-#include <limits>
-#include <vector>
+#include "../common/clip.h"
 
 #include "elementwise.h"
 
@@ -71,62 +70,46 @@ void scale_part(const Part& part, double factor) {
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_clip_norm(const dg_tensor* t, uint32_t out_slot, uint32_t first, uint32_t count, double max_norm, double p, uint32_t refuse_nonfinite) {
-  return guard([&] {
-    const char* const name = "clip_norm";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write);
-    if (out.numel != 1 || (out.dtype != DG_F32 && out.dtype != DG_F64)) fail(DG_SHAPE, "%s: the norm must be one float32 or float64", name);
-    if (!(p > 0)) fail(DG_RANGE, "%s: the kind of norm must be positive, got %g", name, p);
-    if (!(max_norm >= 0)) fail(DG_RANGE, "%s: the largest norm must be 0 or more, got %g", name, max_norm);
-    if (count > DG_MAX_SLOTS || first > DG_MAX_SLOTS || first + count > DG_MAX_SLOTS)
-      fail(DG_RANGE, "%s: %u tensors from slot %u exceed the %d headers of a call", name, count, first, DG_MAX_SLOTS);
-    std::vector<Tensor> tensors;
-    for (uint32_t i = 0; i < count; i++) {
-      tensors.push_back(tensor_at(t, first + i, name, Access::write));
-      if (tensors.back().dtype > DG_BF16) fail(DG_DTYPE, "%s: takes floating point tensors, got %s", name, dtype_name(tensors.back().dtype));
-    }
-    const std::vector<Part> parts = parts_of(tensors);
-    int64_t elements = 0;
-    for (const Tensor& x : tensors) elements += x.numel;
-    const int64_t grain = elements <= kGrain ? std::max<int64_t>(1, int64_t(parts.size())) : 1;  // small ones are not worth a second thread
-    std::vector<double> norms(parts.size());
+void clip_norm(const Tensor& out, const std::vector<Tensor>& tensors, double max_norm, double p, bool refuse_nonfinite) {
+  const std::vector<Part> parts = parts_of(tensors);
+  int64_t elements = 0;
+  for (const Tensor& x : tensors) elements += x.numel;
+  const int64_t grain = elements <= kGrain ? std::max<int64_t>(1, int64_t(parts.size())) : 1;  // small ones are not worth a second thread
+  const auto each_part = [&](auto&& f) {
     parallel_for(int64_t(parts.size()), grain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) {
-        const Part& part = parts[size_t(i)];
-        switch (part.tensor->dtype) {
-          case DG_F32: norms[size_t(i)] = part_norm<float>(part, p); break;
-          case DG_F64: norms[size_t(i)] = part_norm<double>(part, p); break;
-          case DG_F16: norms[size_t(i)] = part_norm<f16>(part, p); break;
-          default: norms[size_t(i)] = part_norm<bf16>(part, p);
-        }
-      }
+      for (int64_t i = begin; i < end; i++) f(size_t(i));
     });
-    double total = 0;
-    for (const double v : norms) {
-      if (!std::isinf(p)) total += v;
-      else if (v > total || v != v) total = v;
-      if (total != total) break;
+  };
+  std::vector<double> norms(parts.size());
+  each_part([&](size_t i) {
+    switch (parts[i].tensor->dtype) {
+      case DG_F32: norms[i] = part_norm<float>(parts[i], p); break;
+      case DG_F64: norms[i] = part_norm<double>(parts[i], p); break;
+      case DG_F16: norms[i] = part_norm<f16>(parts[i], p); break;
+      default: norms[i] = part_norm<bf16>(parts[i], p);
     }
-    total = p == 2 ? std::sqrt(total) : std::isinf(p) ? total : std::pow(total, 1 / p);
-    if (refuse_nonfinite && !std::isfinite(total)) fail(DG_RANGE, "the total norm of the gradients is %g, so they cannot be clipped", total);
-    if (out.dtype == DG_F32) *out.data<float>() = float(total);
-    else *out.data<double>() = total;
-    const double factor = max_norm / (total + 1e-6);
-    if (factor >= 1 || std::isinf(max_norm)) return;
-    parallel_for(int64_t(parts.size()), grain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) {
-        const Part& part = parts[size_t(i)];
-        switch (part.tensor->dtype) {
-          case DG_F32: scale_part<float>(part, factor); break;
-          case DG_F64: scale_part<double>(part, factor); break;
-          case DG_F16: scale_part<f16>(part, factor); break;
-          default: scale_part<bf16>(part, factor);
-        }
-      }
-    });
+  });
+  double total = 0;
+  for (const double v : norms) {
+    if (!std::isinf(p)) total += v;
+    else if (v > total || v != v) total = v;
+    if (total != total) break;
+  }
+  total = p == 2 ? std::sqrt(total) : std::isinf(p) ? total : std::pow(total, 1 / p);
+  if (refuse_nonfinite && !std::isfinite(total)) fail(DG_RANGE, "the total norm of the gradients is %g, so they cannot be clipped", total);
+  if (out.dtype == DG_F32) *out.data<float>() = float(total);
+  else *out.data<double>() = total;
+  const double factor = clip_factor(max_norm, total);
+  if (factor >= 1 || std::isinf(max_norm)) return;
+  each_part([&](size_t i) {
+    switch (parts[i].tensor->dtype) {
+      case DG_F32: return scale_part<float>(parts[i], factor);
+      case DG_F64: return scale_part<double>(parts[i], factor);
+      case DG_F16: return scale_part<f16>(parts[i], factor);
+      default: return scale_part<bf16>(parts[i], factor);
+    }
   });
 }
+
+}  // namespace dg

@@ -22,8 +22,8 @@ constexpr auto kCodes = std::make_integer_sequence<unsigned, unsigned(CompareOp:
 template <class A> constexpr auto kernels = kernels_of<A>(kCodes);
 
 template <class A>
-void run(const Tensor& out, const Tensor& x, const Tensor& y, uint32_t op, const Reader<A>& rx, const Reader<A>& ry) {
-  map_blocks<bool, A>(out, x, y, kernels<A>[op], {}, writer_of<bool>(out, "compare"), rx, ry);
+void run(const Tensor& out, const Tensor& x, const Tensor& y, CompareOp op, const Reader<A>& rx, const Reader<A>& ry) {
+  map_blocks<bool, A>(out, x, y, kernels<A>[unsigned(op)], {}, writer_of<bool>(out, "compare"), rx, ry);
 }
 
 // Integers as double, so that x > 0.5 means what it says.
@@ -68,59 +68,31 @@ void select(const Tensor& out, const Tensor& condition, const Tensor& x, const T
 }
 
 }  // namespace
+
+void compare(const Tensor& out, const Tensor& x, const Tensor& y, CompareOp op) {
+  dispatch_accumulator(x.dtype, [&](auto kind) {
+    using A = typename decltype(kind)::type;
+    run<A>(out, x, y, op, reader_of<A>(x, "compare"), reader_of<A>(y, "compare"));
+  });
+}
+
+void compare_scalar(const Tensor& out, const Tensor& x, double number, CompareOp op) {
+  if (x.dtype != DG_F64 && is_float_dtype(x.dtype)) {
+    float narrow = float(number);
+    const Tensor constant = constant_like<float>(x, &narrow);
+    return run<float>(out, x, constant, op, reader_of<float>(x, "compare"), reader_of<float>(constant, "compare"));
+  }
+  const Tensor constant = constant_like<double>(x, &number);
+  run<double>(out, x, constant, op, wide_reader(x), reader_of<double>(constant, "compare"));
+}
+
+void where(const Tensor& out, const Tensor& condition, const Tensor& x, const Tensor& y) {
+  switch (dtype_size(out.dtype)) {
+    case 1: return select<uint8_t>(out, condition, x, y);
+    case 2: return select<uint16_t>(out, condition, x, y);
+    case 4: return select<uint32_t>(out, condition, x, y);
+    default: return select<uint64_t>(out, condition, x, y);
+  }
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_compare(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t y_slot, uint32_t op) {
-  return guard([&] {
-    const char* const name = "compare";
-    if (op >= kCodes.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name), y = tensor_at(t, y_slot, name);
-    require_same_sizes(out, x, name);
-    require_same_sizes(out, y, name);
-    require_dtype(out, DG_BOOL, name, "the output");
-    require_dtype(y, x.dtype, name, "the second operand");
-    dispatch_accumulator(x.dtype, [&](auto kind) {
-      using A = typename decltype(kind)::type;
-      run<A>(out, x, y, op, reader_of<A>(x, name), reader_of<A>(y, name));
-    });
-  });
-}
-
-int32_t dg_compare_scalar(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double scalar, uint32_t op) {
-  return guard([&] {
-    const char* const name = "compare";
-    if (op >= kCodes.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    require_dtype(out, DG_BOOL, name, "the output");
-    if (x.dtype != DG_F64 && x.dtype <= DG_BF16) {
-      float number = float(scalar);
-      const Tensor constant = constant_like<float>(x, &number);
-      return run<float>(out, x, constant, op, reader_of<float>(x, name), reader_of<float>(constant, name));
-    }
-    const Tensor constant = constant_like<double>(x, &scalar);
-    run<double>(out, x, constant, op, wide_reader(x), reader_of<double>(constant, name));
-  });
-}
-
-int32_t dg_where(const dg_tensor* t, uint32_t out_slot, uint32_t condition_slot, uint32_t x_slot, uint32_t y_slot) {
-  return guard([&] {
-    const char* const name = "where";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), condition = tensor_at(t, condition_slot, name), x = tensor_at(t, x_slot, name),
-                 y = tensor_at(t, y_slot, name);
-    require_dtype(condition, DG_BOOL, name, "the condition");
-    require_dtype(x, out.dtype, name, "the first choice");
-    require_dtype(y, out.dtype, name, "the second choice");
-    require_same_sizes(out, condition, name);
-    require_same_sizes(out, x, name);
-    require_same_sizes(out, y, name);
-    switch (dtype_size(out.dtype)) {
-      case 1: return select<uint8_t>(out, condition, x, y);
-      case 2: return select<uint16_t>(out, condition, x, y);
-      case 4: return select<uint32_t>(out, condition, x, y);
-      default: return select<uint64_t>(out, condition, x, y);
-    }
-  });
-}

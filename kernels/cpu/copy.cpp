@@ -1,4 +1,6 @@
 // Strided copy with conversion, fill, arange.
+#include "../common/copy.h"
+
 #include "elementwise.h"
 
 namespace dg {
@@ -49,53 +51,41 @@ void copy_same(const Tensor& out, const Tensor& x) {
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_copy(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot) {
-  return guard([&] {
-    const Tensor out = tensor_at(t, out_slot, "copy", Access::write), x = tensor_at(t, x_slot, "copy");
-    require_same_sizes(out, x, "copy");
-    if (out.dtype == x.dtype) {
-      switch (dtype_size(out.dtype)) {
-        case 1: return copy_same<uint8_t>(out, x);
-        case 2: return copy_same<uint16_t>(out, x);
-        case 4: return copy_same<uint32_t>(out, x);
-        default: return copy_same<uint64_t>(out, x);
-      }
+void copy(const Tensor& out, const Tensor& x) {
+  if (out.dtype == x.dtype) {
+    switch (dtype_size(out.dtype)) {
+      case 1: return copy_same<uint8_t>(out, x);
+      case 2: return copy_same<uint16_t>(out, x);
+      case 4: return copy_same<uint32_t>(out, x);
+      default: return copy_same<uint64_t>(out, x);
     }
-    dispatch_all(out.dtype, "copy", [&](auto to) {
-      dispatch_all(x.dtype, "copy", [&](auto from) {
-        using To = typename decltype(to)::type;
-        using From = typename decltype(from)::type;
-        map1<To, From>(out, x, [](From v) { return convert<To>(v); });
-      });
+  }
+  dispatch_all(out.dtype, "copy", [&](auto to) {
+    dispatch_all(x.dtype, "copy", [&](auto from) {
+      using To = typename decltype(to)::type;
+      using From = typename decltype(from)::type;
+      map1<To, From>(out, x, [](From v) { return convert<To>(v); });
     });
   });
 }
 
-int32_t dg_fill(const dg_tensor* t, uint32_t out_slot, double value) {
-  return guard([&] {
-    const Tensor out = tensor_at(t, out_slot, "fill", Access::write);
-    dispatch_all(out.dtype, "fill", [&](auto to) {
-      using To = typename decltype(to)::type;
-      const To v = convert<To>(value);
-      map1<To, To>(out, out, [v](To) { return v; });
+void fill(const Tensor& out, double value) {
+  dispatch_all(out.dtype, "fill", [&](auto to) {
+    using To = typename decltype(to)::type;
+    const To v = convert<To>(value);
+    map1<To, To>(out, out, [v](To) { return v; });
+  });
+}
+
+void arange(const Tensor& out, double start, double step) {
+  dispatch_numbers(out.dtype, "arange", [&](auto to) {
+    using To = typename decltype(to)::type;
+    To* data = out.data<To>();
+    parallel_for(out.numel, kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) data[i] = convert<To>(start + double(i) * step);
     });
   });
 }
 
-int32_t dg_arange(const dg_tensor* t, uint32_t out_slot, double start, double step) {
-  return guard([&] {
-    const Tensor out = tensor_at(t, out_slot, "arange", Access::write);
-    if (!out.contiguous()) fail(DG_SHAPE, "arange: the output must be contiguous");
-    dispatch_numbers(out.dtype, "arange", [&](auto to) {
-      using To = typename decltype(to)::type;
-      To* data = out.data<To>();
-      parallel_for(out.numel, kGrain, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; i++) data[i] = convert<To>(start + double(i) * step);
-      });
-    });
-  });
-}
+}  // namespace dg

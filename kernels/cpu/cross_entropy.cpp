@@ -40,7 +40,7 @@ void forward(const CrossEntropy& e, const Tensor& out) {
   const int last = loop.rank - 1;
   std::atomic<int64_t> bad{INT64_MAX};  // first position whose label is outside
   C* const stats = e.stats.data<C>();
-  const C keep = C(1 - e.smoothing), spread = C(e.smoothing / double(std::max<int64_t>(n, 1)));
+  const C keep = C(e.keep()), spread = C(e.spread());
   parallel_for(loop.numel, grain, [&](int64_t begin, int64_t end) {
     double sum = 0, total = 0;
     loop.rows(begin, end, [&](const int64_t* offsets, int64_t count) {
@@ -82,9 +82,7 @@ void forward(const CrossEntropy& e, const Tensor& out) {
   if (bad != INT64_MAX) {
     int64_t rest = bad, offset = 0;
     for (int i = e.labels.rank - 1; i >= 0; i--) offset += rest % e.labels.sizes[i] * e.labels.strides[i], rest /= e.labels.sizes[i];
-    fail(DG_RANGE, "%s: label %lld is outside 0 .. %lld: the input has %lld classes (and ignoreIndex is %lld)", e.name,
-         static_cast<long long>(e.labels.data<int64_t>()[offset]), static_cast<long long>(n - 1), static_cast<long long>(n),
-         static_cast<long long>(e.ignore));
+    fail(DG_RANGE, e.outside().c_str(), static_cast<long long>(e.labels.data<int64_t>()[offset]));
   }
   double sum = 0, total = 0;
   for (int64_t i = 0; i < chunks; i++) sum += sums[2 * i], total += sums[2 * i + 1];
@@ -103,7 +101,7 @@ void backward(const CrossEntropy& e, const Tensor& dx, const Tensor& dy) {
   const Loop<5> loop({&to, &from, &number, &e.labels, &dy});
   const int last = loop.rank - 1;
   const C* const stats = e.stats.data<C>();
-  const C keep = C(1 - e.smoothing), spread = C(e.smoothing / double(std::max<int64_t>(n, 1)));
+  const C keep = C(e.keep()), spread = C(e.spread());
   const C scale = e.reduction == 1 ? C(1) / *e.total.data<C>() : C(1);
   const bool unit = sx == 1 && so == 1;
   parallel_for(loop.numel, grain_for(n), [&](int64_t begin, int64_t end) {
@@ -137,34 +135,13 @@ void backward(const CrossEntropy& e, const Tensor& dx, const Tensor& dy) {
 }
 
 }  // namespace
+
+void cross_entropy(const CrossEntropy& e, const Tensor& out) {
+  dispatch_floats(e.x.dtype, e.name, [&](auto kind) { forward<typename decltype(kind)::type>(e, out); });
+}
+
+void cross_entropy_backward(const CrossEntropy& e, const Tensor& dx, const Tensor& dy) {
+  dispatch_floats(e.x.dtype, e.name, [&](auto kind) { backward<typename decltype(kind)::type>(e, dx, dy); });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_cross_entropy(const dg_tensor* t, uint32_t out_slot, uint32_t stats_slot, uint32_t total_slot, uint32_t x_slot, uint32_t labels_slot,
-                         uint32_t weight_slot, double ignore, double smoothing, uint32_t reduction, uint32_t logits) {
-  return guard([&] {
-    const char* const name = logits ? "crossEntropy" : "nllLoss";
-    const CrossEntropy e(name, t, x_slot, labels_slot, weight_slot, stats_slot, total_slot, smoothing, ignore, reduction, logits, Access::write);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write);
-    require_dtype(out, e.x.dtype, name, "the output");
-    if (reduction == 0) require_same_sizes(out, e.labels, name);
-    else if (out.rank != 0) fail(DG_SHAPE, "%s: a reduced output has no axes, got %s", name, shape_text(out).c_str());
-    dispatch_floats(e.x.dtype, name, [&](auto kind) { forward<typename decltype(kind)::type>(e, out); });
-  });
-}
-
-int32_t dg_cross_entropy_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t stats_slot, uint32_t total_slot,
-                                  uint32_t x_slot, uint32_t labels_slot, uint32_t weight_slot, double ignore, double smoothing,
-                                  uint32_t reduction, uint32_t logits) {
-  return guard([&] {
-    const char* const name = "cross_entropy_backward";
-    const CrossEntropy e(name, t, x_slot, labels_slot, weight_slot, stats_slot, total_slot, smoothing, ignore, reduction, logits, Access::read);
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name);
-    require_same_sizes(dx, e.x, name);
-    require_same_sizes(dy, e.labels, name);
-    require_dtype(dx, e.x.dtype, name, "the gradient of the input");
-    require_dtype(dy, e.x.dtype, name, "the gradient of the output");
-    dispatch_floats(e.x.dtype, name, [&](auto kind) { backward<typename decltype(kind)::type>(e, dx, dy); });
-  });
-}

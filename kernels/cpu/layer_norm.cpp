@@ -3,9 +3,9 @@
 //   group norm  rows of channels * inner values: y = (x - mean) * invstd * weight[c] + bias[c], c the channel of the position
 // x, y, dy in any float dtype; mean and invstd [rows] and parameters in float32 (float64 for float64).
 // Sums of a row are made of pieces of 4096 values added in double; sums over rows run over fixed blocks of rows.
-#include "../common/normalization.h"
 #include "../common/row_norm.h"
 
+#include "../common/normalization.h"
 #include "allocator.h"
 #include "elementwise.h"
 
@@ -90,7 +90,7 @@ void parameters(C* w, C* b, const C* weight, const C* bias, int64_t n) {
 }
 
 template <class T, class C>
-void layer_norm(T* y, C* means, C* invstds, const T* x, const C* weight, const C* bias, int64_t rows, int64_t n, double eps) {
+void rows_forward(T* y, C* means, C* invstds, const T* x, const C* weight, const C* bias, int64_t rows, int64_t n, double eps) {
   const Scratch scratch(2 * n * int64_t(sizeof(C)));
   C *w = scratch.as<C>(), *b = w + n;
   parameters(w, b, weight, bias, n);
@@ -108,8 +108,8 @@ void layer_norm(T* y, C* means, C* invstds, const T* x, const C* weight, const C
 
 // dx = invstd (g - mean(g) - xhat mean(g xhat)), g = dy weight; dweight = sum of dy xhat, dbias = sum of dy over rows.
 template <class T, class C>
-void layer_norm_backward(T* dx, C* dweight, C* dbias, const T* dy, const T* x, const C* means, const C* invstds, const C* weight, int64_t rows,
-                         int64_t n) {
+void rows_backward(T* dx, C* dweight, C* dbias, const T* dy, const T* x, const C* means, const C* invstds, const C* weight, int64_t rows,
+                   int64_t n) {
   constexpr int64_t flush = 64;  // rows added in float before they are added in double
   const int64_t block = std::max<int64_t>(16, (rows + 63) / 64), blocks = (rows + block - 1) / block;
   const bool shared = dweight || dbias;
@@ -162,10 +162,9 @@ void layer_norm_backward(T* dx, C* dweight, C* dbias, const T* dy, const T* x, c
   }
 }
 
-// Rows are groups: row r holds the channels (r % groups) * per .. of sample r / groups.
 template <class T, class C>
-void group_norm(T* y, C* means, C* invstds, const T* x, const C* weight, const C* bias, int64_t rows, int64_t groups, int64_t per, int64_t inner,
-                double eps) {
+void groups_forward(T* y, C* means, C* invstds, const T* x, const C* weight, const C* bias, const NormGroups& g, double eps) {
+  const auto [rows, groups, per, inner] = g;
   const int64_t n = per * inner;
   for_rows(rows, n, [=](int64_t row) {
     const auto [m, s] = moments<T, C>(x + row * n, n, eps, true);
@@ -183,8 +182,9 @@ void group_norm(T* y, C* means, C* invstds, const T* x, const C* weight, const C
 }
 
 template <class T, class C>
-void group_norm_backward(T* dx, C* dweight, C* dbias, const T* dy, const T* x, const C* means, const C* invstds, const C* weight, int64_t rows,
-                         int64_t groups, int64_t per, int64_t inner) {
+void groups_backward(T* dx, C* dweight, C* dbias, const T* dy, const T* x, const C* means, const C* invstds, const C* weight,
+                     const NormGroups& g) {
+  const auto [rows, groups, per, inner] = g;
   const int64_t n = per * inner, channels = groups * per;
   const Scratch scratch(2 * rows * per * int64_t(sizeof(double)) + 8);
   double *ds = scratch.as<double>(), *db = ds + rows * per;  // [samples][channels]
@@ -225,83 +225,44 @@ void group_norm_backward(T* dx, C* dweight, C* dbias, const T* dy, const T* x, c
 }
 
 }  // namespace
+
+void layer_norm(const Tensor& y, const Tensor* mean, const Tensor& invstd, const Tensor& x, const Tensor* weight, const Tensor* bias,
+                const NormRows& r, double eps) {
+  dispatch_floats(x.dtype, "layer_norm", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    rows_forward<T, C>(y.data<T>(), data_of<C>(mean), invstd.data<C>(), x.data<T>(), data_of<C>(weight), data_of<C>(bias), r.rows, r.columns,
+                       eps);
+  });
+}
+
+void layer_norm_backward(const Tensor* dx, const Tensor* dweight, const Tensor* dbias, const Tensor& dy, const Tensor& x, const Tensor* mean,
+                         const Tensor& invstd, const Tensor* weight, const NormRows& r) {
+  dispatch_floats(x.dtype, "layer_norm_backward", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    rows_backward<T, C>(data_of<T>(dx), data_of<C>(dweight), data_of<C>(dbias), dy.data<T>(), x.data<T>(), data_of<C>(mean), invstd.data<C>(),
+                        data_of<C>(weight), r.rows, r.columns);
+  });
+}
+
+void group_norm(const Tensor& y, const Tensor& mean, const Tensor& invstd, const Tensor& x, const Tensor* weight, const Tensor* bias,
+                const NormGroups& g, double eps) {
+  dispatch_floats(x.dtype, "group_norm", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    groups_forward<T, C>(y.data<T>(), mean.data<C>(), invstd.data<C>(), x.data<T>(), data_of<C>(weight), data_of<C>(bias), g, eps);
+  });
+}
+
+void group_norm_backward(const Tensor* dx, const Tensor* dweight, const Tensor* dbias, const Tensor& dy, const Tensor& x, const Tensor& mean,
+                         const Tensor& invstd, const Tensor* weight, const NormGroups& g) {
+  dispatch_floats(x.dtype, "group_norm_backward", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    groups_backward<T, C>(data_of<T>(dx), data_of<C>(dweight), data_of<C>(dbias), dy.data<T>(), x.data<T>(), mean.data<C>(), invstd.data<C>(),
+                          data_of<C>(weight), g);
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_layer_norm(const dg_tensor* t, uint32_t y_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t x_slot, uint32_t weight_slot,
-                      uint32_t bias_slot, double columns, double eps) {
-  return guard([&] {
-    const char* const name = "layer_norm";
-    const Tensor shape = tensor_at(t, x_slot, name), x = like_input(t, x_slot, shape, name), y = like_input(t, y_slot, shape, name, Access::write);
-    const Rows r = rows_of(x, columns, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      C* mean = vector_at<C>(t, mean_slot, r.rows, name, Access::write);
-      C* invstd = vector_at<C>(t, invstd_slot, r.rows, name, Access::write);
-      if (!invstd) fail(DG_SHAPE, "%s: invstd must be given", name);
-      layer_norm<T, C>(y.data<T>(), mean, invstd, x.data<T>(), vector_at<C>(t, weight_slot, r.columns, name),
-                       vector_at<C>(t, bias_slot, r.columns, name), r.rows, r.columns, eps);
-    });
-  });
-}
-
-int32_t dg_layer_norm_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dweight_slot, uint32_t dbias_slot, uint32_t dy_slot, uint32_t x_slot,
-                               uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot, double columns) {
-  return guard([&] {
-    const char* const name = "layer_norm_backward";
-    const Tensor shape = tensor_at(t, x_slot, name), x = like_input(t, x_slot, shape, name), dy = like_input(t, dy_slot, shape, name);
-    Tensor dx;
-    if (present(dx_slot)) dx = like_input(t, dx_slot, shape, name, Access::write);
-    const Rows r = rows_of(x, columns, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const C* invstd = vector_at<C>(t, invstd_slot, r.rows, name);
-      if (!invstd) fail(DG_SHAPE, "%s: invstd must be given", name);
-      layer_norm_backward<T, C>(present(dx_slot) ? dx.data<T>() : nullptr, vector_at<C>(t, dweight_slot, r.columns, name, Access::write),
-                                vector_at<C>(t, dbias_slot, r.columns, name, Access::write), dy.data<T>(), x.data<T>(),
-                                vector_at<C>(t, mean_slot, r.rows, name), invstd, vector_at<C>(t, weight_slot, r.columns, name), r.rows,
-                                r.columns);
-    });
-  });
-}
-
-int32_t dg_group_norm(const dg_tensor* t, uint32_t y_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t x_slot, uint32_t weight_slot,
-                      uint32_t bias_slot, double groups, double eps) {
-  return guard([&] {
-    const char* const name = "group_norm";
-    const Tensor shape = tensor_at(t, x_slot, name), x = like_input(t, x_slot, shape, name), y = like_input(t, y_slot, shape, name, Access::write);
-    const Groups g = groups_of(x, groups, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      C* mean = vector_at<C>(t, mean_slot, g.rows, name, Access::write);
-      C* invstd = vector_at<C>(t, invstd_slot, g.rows, name, Access::write);
-      if (!mean || !invstd) fail(DG_SHAPE, "%s: mean and invstd must be given", name);
-      group_norm<T, C>(y.data<T>(), mean, invstd, x.data<T>(), vector_at<C>(t, weight_slot, x.sizes[1], name),
-                       vector_at<C>(t, bias_slot, x.sizes[1], name), g.rows, g.groups, g.per, g.inner, eps);
-    });
-  });
-}
-
-int32_t dg_group_norm_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dweight_slot, uint32_t dbias_slot, uint32_t dy_slot, uint32_t x_slot,
-                               uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot, double groups) {
-  return guard([&] {
-    const char* const name = "group_norm_backward";
-    const Tensor shape = tensor_at(t, x_slot, name), x = like_input(t, x_slot, shape, name), dy = like_input(t, dy_slot, shape, name);
-    Tensor dx;
-    if (present(dx_slot)) dx = like_input(t, dx_slot, shape, name, Access::write);
-    const Groups g = groups_of(x, groups, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const C *mean = vector_at<C>(t, mean_slot, g.rows, name), *invstd = vector_at<C>(t, invstd_slot, g.rows, name);
-      if (!mean || !invstd) fail(DG_SHAPE, "%s: mean and invstd must be given", name);
-      group_norm_backward<T, C>(present(dx_slot) ? dx.data<T>() : nullptr, vector_at<C>(t, dweight_slot, x.sizes[1], name, Access::write),
-                                vector_at<C>(t, dbias_slot, x.sizes[1], name, Access::write), dy.data<T>(), x.data<T>(), mean, invstd,
-                                vector_at<C>(t, weight_slot, x.sizes[1], name), g.rows, g.groups, g.per, g.inner);
-    });
-  });
-}

@@ -1,7 +1,5 @@
-// Losses of predictions and targets of equal sizes, element by element: formulas in common/loss.h.
-//   reduction 0: out[i] = f(x[i], target[i]); 1: the mean in one element (nan of nothing); 2: the sum in one element
-//   backward: dx[i] = dy[i] f'(x[i], target[i]) scale; dy has the sizes of x (one number: strides 0)
-// Overwrites out and dx. Sums run over fixed chunks, in vector lanes and then in double.
+// Losses of predictions and targets of equal sizes, element by element: common/loss.h. Overwrites out and dx.
+// Sums run over fixed chunks, in vector lanes and then in double.
 #include "../common/loss.h"
 
 #include <array>
@@ -82,9 +80,9 @@ constexpr auto kernels_of(std::integer_sequence<unsigned, op...>) {
 constexpr auto kernels = kernels_of(std::make_integer_sequence<unsigned, unsigned(LossOp::count)>{});
 
 // Fails unless every element lies in [0, 1].
-void require_probabilities(const Tensor& x, const char* name) {
+void require_probabilities(const Tensor& x) {
   std::atomic<bool> outside{false};
-  dispatch_floats(x.dtype, name, [&](auto kind) {
+  dispatch_floats(x.dtype, "loss", [&](auto kind) {
     using T = typename decltype(kind)::type;
     const Loop<1> loop({&x});
     const int64_t step = loop.strides[0][loop.rank - 1];
@@ -100,42 +98,18 @@ void require_probabilities(const Tensor& x, const char* name) {
       if (bad) outside = true;
     });
   });
-  if (outside) fail(DG_RANGE, "%s: every prediction must be a probability between 0 and 1", name);
+  if (outside) fail(DG_RANGE, "%s", kNotProbabilities);
 }
 
 }  // namespace
+
+void loss(const Tensor& out, const Tensor& x, const Tensor& target, LossOp op, double parameter, uint32_t reduction) {
+  if (op == LossOp::bce) require_probabilities(x);
+  kernels[unsigned(op)].forward(out, x, target, parameter, reduction);
+}
+
+void loss_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& target, LossOp op, double parameter, double scale) {
+  kernels[unsigned(op)].backward(dx, dy, x, target, parameter, scale);
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_loss(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t target_slot, uint32_t op, double parameter,
-                uint32_t reduction) {
-  return guard([&] {
-    const char* const name = op == unsigned(LossOp::bce) ? "binaryCrossEntropy" : "loss";
-    if (op >= kernels.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    if (reduction > 2) fail(DG_RANGE, "%s: reduction %u does not exist", name, reduction);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name), target = tensor_at(t, target_slot, name);
-    require_same_sizes(target, x, name);
-    require_dtype(target, x.dtype, name, "the target");
-    require_dtype(out, x.dtype, name, "the output");
-    if (reduction == 0) require_same_sizes(out, x, name);
-    else if (out.rank != 0) fail(DG_SHAPE, "%s: a reduced output has no axes, got %s", name, shape_text(out).c_str());
-    if (op == unsigned(LossOp::bce)) require_probabilities(x, name);
-    kernels[op].forward(out, x, target, parameter, reduction);
-  });
-}
-
-int32_t dg_loss_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t x_slot, uint32_t target_slot, uint32_t op,
-                         double parameter, double scale) {
-  return guard([&] {
-    const char* const name = "loss_backward";
-    if (op >= kernels.size()) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), x = tensor_at(t, x_slot, name),
-                 target = tensor_at(t, target_slot, name);
-    for (const Tensor* other : {&dx, &dy, &target}) {
-      require_same_sizes(*other, x, name);
-      require_dtype(*other, x.dtype, name, "every tensor");
-    }
-    kernels[op].backward(dx, dy, x, target, parameter, scale);
-  });
-}

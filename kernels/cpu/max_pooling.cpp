@@ -140,72 +140,33 @@ void gather(const Pool& pool, const Tensor& y, const Tensor& x, const Tensor& co
   });
 }
 
-bool adjacent(const Tensor& t) { return t.strides[1] == 1; }
-
 }  // namespace
+
+void max_pool(const Tensor& y, const Tensor* indices, const Tensor* codes, const Tensor& x, const Pool& pool) {
+  const Pool inner = with_inner(pool, {&x, &y, indices ? indices : &y, codes ? codes : &y});
+  dispatch_floats(x.dtype, "max_pool", [&](auto in) {
+    using T = typename decltype(in)::type;
+    if (indices || codes) forward<T, true>(inner, y, indices, codes, x);
+    else forward<T, false>(inner, y, nullptr, nullptr, x);
+  });
+}
+
+void max_pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& codes, const Pool& pool) {
+  const Pool inner = with_inner(pool, {&dx, &dy, &codes});
+  dispatch_floats(dx.dtype, "max_pool_backward", [&](auto in) {
+    using T = typename decltype(in)::type;
+    if (codes.dtype == DG_U8) backward<T, uint8_t>(inner, dx, dy, codes);
+    else backward<T, int32_t>(inner, dx, dy, codes);
+  });
+}
+
+void max_pool_gather(const Tensor& y, const Tensor& x, const Tensor& codes, const Pool& pool) {
+  const Pool inner = with_inner(pool, {&x, &y, &codes});
+  dispatch_floats(x.dtype, "max_pool_gather", [&](auto in) {
+    using T = typename decltype(in)::type;
+    if (codes.dtype == DG_U8) gather<T, uint8_t>(inner, y, x, codes);
+    else gather<T, int32_t>(inner, y, x, codes);
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_max_pool(const dg_tensor* t, uint32_t y_slot, uint32_t indices_slot, uint32_t codes_slot, uint32_t x_slot, uint32_t k0, uint32_t k1,
-                    uint32_t k2, uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0, uint32_t d1,
-                    uint32_t d2) {
-  return guard([&] {
-    const char* const name = "max_pool";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    Pool pool = pool_of(name, x, y, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {d0, d1, d2}}, true);
-    require_dtype(y, x.dtype, name, "the output");
-    Tensor indices, codes;
-    if (present(indices_slot)) {
-      indices = tensor_at(t, indices_slot, name, Access::write);
-      check_indices(name, pool, indices, y);
-    }
-    if (present(codes_slot)) {
-      codes = tensor_at(t, codes_slot, name, Access::write);
-      check_codes(name, pool, codes, y);
-    }
-    const Tensor *const pi = present(indices_slot) ? &indices : nullptr, *const pc = present(codes_slot) ? &codes : nullptr;
-    if (adjacent(x) && adjacent(y) && (!pi || adjacent(*pi)) && (!pc || adjacent(*pc))) pool.inner = std::max<int64_t>(pool.channels, 1);
-    dispatch_floats(x.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      if (pi || pc) forward<T, true>(pool, y, pi, pc, x);
-      else forward<T, false>(pool, y, nullptr, nullptr, x);
-    });
-  });
-}
-
-int32_t dg_max_pool_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t codes_slot, uint32_t k0, uint32_t k1, uint32_t k2,
-                             uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0, uint32_t d1,
-                             uint32_t d2) {
-  return guard([&] {
-    const char* const name = "max_pool_backward";
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), codes = tensor_at(t, codes_slot, name);
-    Pool pool = pool_of(name, dx, dy, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {d0, d1, d2}}, true);
-    require_dtype(dy, dx.dtype, name, "the gradient of the output");
-    check_codes(name, pool, codes, dy);
-    if (adjacent(dx) && adjacent(dy) && adjacent(codes)) pool.inner = std::max<int64_t>(pool.channels, 1);
-    dispatch_floats(dx.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      if (codes.dtype == DG_U8) backward<T, uint8_t>(pool, dx, dy, codes);
-      else backward<T, int32_t>(pool, dx, dy, codes);
-    });
-  });
-}
-
-int32_t dg_max_pool_gather(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t codes_slot, uint32_t k0, uint32_t k1, uint32_t k2,
-                           uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0, uint32_t d1,
-                           uint32_t d2) {
-  return guard([&] {
-    const char* const name = "max_pool_gather";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name), codes = tensor_at(t, codes_slot, name);
-    Pool pool = pool_of(name, x, y, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {d0, d1, d2}}, true);
-    require_dtype(y, x.dtype, name, "the output");
-    check_codes(name, pool, codes, y);
-    if (adjacent(x) && adjacent(y) && adjacent(codes)) pool.inner = std::max<int64_t>(pool.channels, 1);
-    dispatch_floats(x.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      if (codes.dtype == DG_U8) gather<T, uint8_t>(pool, y, x, codes);
-      else gather<T, int32_t>(pool, y, x, codes);
-    });
-  });
-}

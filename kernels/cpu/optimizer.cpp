@@ -1,8 +1,6 @@
-// One call updates all parameters of a group. Headers lie one after the other from slot `first`: for each parameter itself, its gradient, its states.
-// All of a parameter's tensors have its sizes and strides and no gaps, so each is one run of memory; states have the compute type of the parameter.
+// One call updates all parameters of a group: formulas in common/optimizer.h.
 #include "../common/optimizer.h"
 
-#include "../common/parameters.h"
 #include "elementwise.h"
 
 namespace dg {
@@ -49,104 +47,89 @@ void each_typed(const std::vector<Item>& items, F&& f) {
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_sgd(const dg_tensor* t, uint32_t first, uint32_t count, uint32_t has_buffer, double lr, double momentum, double dampening,
-               double weight_decay, uint32_t nesterov, uint32_t maximize, uint32_t fresh) {
-  return guard([&] {
-    each_typed(collect(t, first, count, has_buffer ? 1 : 0, "sgd"), [&](auto kind, auto* p, const auto* g, auto* const* state, int64_t n) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const Sgd<C> k{decay_of<C>(weight_decay, maximize), C(lr), C(momentum), C(1 - dampening), nesterov != 0, fresh != 0};
-      C* const buffer = state[0];
-      if (!has_buffer) {
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) {
-          C v = p[i];
-          k.plain(v, g[i]);
-          p[i] = T(v);
-        }
-        return;
-      }
+void sgd(const std::vector<Item>& items, const SgdOptions& options) {
+  each_typed(items, [&](auto kind, auto* p, const auto* g, auto* const* state, int64_t n) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const Sgd<C> k(options);
+    C* const buffer = state[0];
+    if (!options.buffered) {
 #pragma omp simd
       for (int64_t i = 0; i < n; i++) {
-        C v = p[i], b = fresh ? C(0) : buffer[i];
-        k.with_momentum(v, g[i], b);
+        C v = p[i];
+        k.plain(v, g[i]);
         p[i] = T(v);
-        buffer[i] = b;
       }
-    });
+      return;
+    }
+    const bool fresh = options.fresh;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      C v = p[i], b = fresh ? C(0) : buffer[i];
+      k.with_momentum(v, g[i], b);
+      p[i] = T(v);
+      buffer[i] = b;
+    }
   });
 }
 
-int32_t dg_adam(const dg_tensor* t, uint32_t first, uint32_t count, uint32_t amsgrad, double lr, double beta1, double beta2, double eps,
-                double weight_decay, uint32_t decoupled, uint32_t maximize, double step) {
-  return guard([&] {
-    if (!(step >= 1)) fail(DG_RANGE, "adam: step %g must be at least 1", step);
-    const double correction1 = 1 - std::pow(beta1, step), correction2 = 1 - std::pow(beta2, step);
-    each_typed(collect(t, first, count, amsgrad ? 3 : 2, "adam"), [&](auto kind, auto* p, const auto* g, auto* const* state, int64_t n) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const Adam<C> k{decay_of<C>(decoupled ? 0 : weight_decay, maximize), C(decoupled ? 1 - lr * weight_decay : 1), C(1 - beta1), C(beta2),
-                      C(1 - beta2), C(lr / correction1), C(1 / std::sqrt(correction2)), C(eps)};
-      C *const m = state[0], *const v = state[1], *const largest = state[2];
-      if (!amsgrad) {
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) {
-          C x = p[i];
-          const C second = k.moments(x, g[i], m[i], v[i]);
-          k.apply(x, m[i], second);
-          p[i] = T(x);
-        }
-        return;
-      }
+void adam(const std::vector<Item>& items, const AdamOptions& options, double step) {
+  each_typed(items, [&](auto kind, auto* p, const auto* g, auto* const* state, int64_t n) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const Adam<C> k(options, step);
+    C *const m = state[0], *const v = state[1], *const largest = state[2];
+    if (!options.amsgrad) {
 #pragma omp simd
       for (int64_t i = 0; i < n; i++) {
         C x = p[i];
         const C second = k.moments(x, g[i], m[i], v[i]);
-        largest[i] = second > largest[i] || second != second ? second : largest[i];
-        k.apply(x, m[i], largest[i]);
+        k.apply(x, m[i], second);
         p[i] = T(x);
       }
-    });
-  });
-}
-
-int32_t dg_rmsprop(const dg_tensor* t, uint32_t first, uint32_t count, uint32_t centered, double lr, double alpha, double eps, double weight_decay,
-                   double momentum, uint32_t maximize) {
-  return guard([&] {
-    const bool moving = momentum > 0;
-    const int states = 1 + (centered ? 1 : 0) + (moving ? 1 : 0);
-    each_typed(collect(t, first, count, states, "rmsprop"), [&](auto kind, auto* p, const auto* g, auto* const* state, int64_t n) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const RmsProp<C> k{decay_of<C>(weight_decay, maximize), C(lr), C(alpha), C(1 - alpha), C(eps), C(momentum)};
-      C *const square = state[0], *const mean = centered ? state[1] : nullptr, *const buffer = moving ? state[states - 1] : nullptr;
-      for (int64_t i = 0; i < n; i++) {
-        C x = p[i];
-        C change = k.scaled(x, g[i], square[i], mean ? mean + i : nullptr);
-        if (buffer) change = buffer[i] = k.momentum * buffer[i] + change;
-        p[i] = T(x - k.lr * change);
-      }
-    });
-  });
-}
-
-int32_t dg_adagrad(const dg_tensor* t, uint32_t first, uint32_t count, double rate, double eps, double weight_decay, uint32_t maximize) {
-  return guard([&] {
-    each_typed(collect(t, first, count, 1, "adagrad"), [&](auto kind, auto* p, const auto* g, auto* const* state, int64_t n) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const Adagrad<C> k{decay_of<C>(weight_decay, maximize), C(rate), C(eps)};
-      C* const sum = state[0];
+      return;
+    }
 #pragma omp simd
-      for (int64_t i = 0; i < n; i++) {
-        C x = p[i];
-        k.apply(x, g[i], sum[i]);
-        p[i] = T(x);
-      }
-    });
+    for (int64_t i = 0; i < n; i++) {
+      C x = p[i];
+      const C second = k.moments(x, g[i], m[i], v[i]);
+      largest[i] = second > largest[i] || second != second ? second : largest[i];
+      k.apply(x, m[i], largest[i]);
+      p[i] = T(x);
+    }
   });
 }
+
+void rmsprop(const std::vector<Item>& items, const RmsPropOptions& options) {
+  each_typed(items, [&](auto kind, auto* p, const auto* g, auto* const* state, int64_t n) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const RmsProp<C> k(options);
+    C *const square = state[0], *const mean = options.centered ? state[1] : nullptr;
+    C* const buffer = options.moving() ? state[options.states() - 1] : nullptr;
+    for (int64_t i = 0; i < n; i++) {
+      C x = p[i];
+      C change = k.scaled(x, g[i], square[i], mean ? mean + i : nullptr);
+      if (buffer) change = buffer[i] = k.momentum * buffer[i] + change;
+      p[i] = T(x - k.lr * change);
+    }
+  });
+}
+
+void adagrad(const std::vector<Item>& items, const AdagradOptions& options) {
+  each_typed(items, [&](auto kind, auto* p, const auto* g, auto* const* state, int64_t n) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const Adagrad<C> k(options);
+    C* const sum = state[0];
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      C x = p[i];
+      k.apply(x, g[i], sum[i]);
+      p[i] = T(x);
+    }
+  });
+}
+
+}  // namespace dg

@@ -1,11 +1,20 @@
 // What the pooling kernels share: loops over rows of positions with channels innermost.
 #pragma once
+#include <initializer_list>
+
 #include "../common/pooling.h"
 #include "elementwise.h"
 
 namespace dg {
 
 inline constexpr int64_t kPoolBlock = 64;
+
+// Channels side by side where they are adjacent in all.
+inline Pool with_inner(Pool pool, std::initializer_list<const Tensor*> all) {
+  const bool adjacent = std::all_of(all.begin(), all.end(), [](const Tensor* t) { return t->strides[1] == 1; });
+  if (adjacent) pool.inner = std::max<int64_t>(pool.channels, 1);
+  return pool;
+}
 
 // Calls row(n, c, i0, i1, from, to): channels [from, to) of `inner` at row (i0, i1) of a plane whose sizes are rows0 x rows1.
 // `work` estimates the elements that one row reads.

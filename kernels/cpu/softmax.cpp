@@ -1,8 +1,9 @@
 // Softmax along one axis of any strides. A row is the elements along the axis at one position of the others.
 //   y = exp(x - max) / sum, or x - max - log(sum); backward from y: dx = y (dy - sum(dy y)), or dy - exp(y) sum(dy)
 // Overwrites y and dx; may run in place. A row whose maximum is -inf or +inf gives NaN.
-#include "../common/math.h"
+#include "../common/softmax.h"
 
+#include "../common/math.h"
 #include "elementwise.h"
 #include "row_sum.h"
 
@@ -10,13 +11,6 @@ namespace dg {
 namespace {
 
 constexpr int64_t kLanes = 128;  // rows handled side by side when the axis is not the contiguous one
-
-// The shape and strides of t without the extent of `axis`.
-Tensor heads(Tensor t, int axis) {
-  if (t.numel > 0) t.numel /= t.sizes[axis];
-  t.sizes[axis] = 1;
-  return t;
-}
 
 // One row; a step of 1 is a constant where Unit, so that loops vectorise.
 template <class T, bool log, bool Unit>
@@ -158,40 +152,21 @@ void backward(const Tensor& dx, const Tensor& dy, const Tensor& y, int axis) {
 }
 
 }  // namespace
+
+void softmax(const Tensor& y, const Tensor& x, int axis, bool log) {
+  dispatch_floats(x.dtype, "softmax", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    if (log) forward<T, true>(y, x, axis);
+    else forward<T, false>(y, x, axis);
+  });
+}
+
+void softmax_backward(const Tensor& dx, const Tensor& dy, const Tensor& y, int axis, bool log) {
+  dispatch_floats(y.dtype, "softmax_backward", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    if (log) backward<T, true>(dx, dy, y, axis);
+    else backward<T, false>(dx, dy, y, axis);
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_softmax(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t axis, uint32_t log) {
-  return guard([&] {
-    const char* const name = "softmax";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(y, x, name);
-    require_dtype(y, x.dtype, name, "the output");
-    if (axis >= uint32_t(x.rank)) fail(DG_RANGE, "%s: axis %u does not exist in %s", name, axis, shape_text(x).c_str());
-    if (x.numel == 0) return;
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      if (log) forward<T, true>(y, x, int(axis));
-      else forward<T, false>(y, x, int(axis));
-    });
-  });
-}
-
-int32_t dg_softmax_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t y_slot, uint32_t axis, uint32_t log) {
-  return guard([&] {
-    const char* const name = "softmax_backward";
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), y = tensor_at(t, y_slot, name);
-    require_same_sizes(dx, y, name);
-    require_same_sizes(dy, y, name);
-    require_dtype(dx, y.dtype, name, "the gradient of the input");
-    require_dtype(dy, y.dtype, name, "the gradient of the output");
-    if (axis >= uint32_t(y.rank)) fail(DG_RANGE, "%s: axis %u does not exist in %s", name, axis, shape_text(y).c_str());
-    if (y.numel == 0) return;
-    dispatch_floats(y.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      if (log) backward<T, true>(dx, dy, y, int(axis));
-      else backward<T, false>(dx, dy, y, int(axis));
-    });
-  });
-}

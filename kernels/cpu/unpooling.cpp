@@ -20,8 +20,7 @@ void each(const Tensor& pooled, int64_t plane, F&& element) {
   });
 }
 
-void check(const char* op, const Tensor& full, const Tensor& pooled, const Tensor& indices) {
-  check_unpooling(op, full, pooled, indices);
+void check_inside(const char* op, const Tensor& full, const Tensor& pooled, const Tensor& indices) {
   if (pooled.numel == 0) return;
   const Planes index(indices), large(full);
   std::atomic<bool> bad{false};
@@ -29,47 +28,40 @@ void check(const char* op, const Tensor& full, const Tensor& pooled, const Tenso
     const int64_t at = indices.data<int64_t>()[n * index.n + c * index.c + index.flat_offset(o)];
     if (at < 0 || at >= large.count) bad.store(true, std::memory_order_relaxed);
   });
-  if (bad.load()) fail(DG_RANGE, "%s: an index is outside 0 .. %lld of the output %s", op, (long long)(large.count - 1), shape_text(full).c_str());
+  if (bad.load()) fail(DG_RANGE, "%s", outside_plane(op, full).c_str());
 }
 
 }  // namespace
+
+void unpool_scatter(const Tensor& y, const Tensor& x, const Tensor& indices, bool accumulate) {
+  const char* const name = "unpool_scatter";
+  check_inside(name, y, x, indices);
+  dispatch_floats(x.dtype, name, [&](auto in) {
+    using T = typename decltype(in)::type;
+    map1<T, T>(y, y, [](T) { return T(0.0f); });
+    if (x.numel == 0) return;
+    const Planes px(x), py(y), index(indices);
+    each(x, px.count, [&](int64_t n, int64_t c, int64_t o) {
+      const int64_t at = indices.data<int64_t>()[n * index.n + c * index.c + index.flat_offset(o)];
+      T& target = y.data<T>()[n * py.n + c * py.c + py.flat_offset(at)];
+      const T v = x.data<T>()[n * px.n + c * px.c + px.flat_offset(o)];
+      target = accumulate ? T(compute_t<T>(target) + compute_t<T>(v)) : v;
+    });
+  });
+}
+
+void unpool_gather(const Tensor& y, const Tensor& x, const Tensor& indices) {
+  const char* const name = "unpool_gather";
+  check_inside(name, x, y, indices);
+  if (y.numel == 0) return;
+  dispatch_floats(x.dtype, name, [&](auto in) {
+    using T = typename decltype(in)::type;
+    const Planes px(x), py(y), index(indices);
+    each(y, py.count, [&](int64_t n, int64_t c, int64_t o) {
+      const int64_t at = indices.data<int64_t>()[n * index.n + c * index.c + index.flat_offset(o)];
+      y.data<T>()[n * py.n + c * py.c + py.flat_offset(o)] = x.data<T>()[n * px.n + c * px.c + px.flat_offset(at)];
+    });
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_unpool_scatter(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t indices_slot, uint32_t accumulate) {
-  return guard([&] {
-    const char* const name = "unpool_scatter";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name), indices = tensor_at(t, indices_slot, name);
-    check(name, y, x, indices);
-    dispatch_floats(x.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      map1<T, T>(y, y, [](T) { return T(0.0f); });
-      if (x.numel == 0) return;
-      const Planes px(x), py(y), index(indices);
-      each(x, px.count, [&](int64_t n, int64_t c, int64_t o) {
-        const int64_t at = indices.data<int64_t>()[n * index.n + c * index.c + index.flat_offset(o)];
-        T& target = y.data<T>()[n * py.n + c * py.c + py.flat_offset(at)];
-        const T v = x.data<T>()[n * px.n + c * px.c + px.flat_offset(o)];
-        target = accumulate ? T(compute_t<T>(target) + compute_t<T>(v)) : v;
-      });
-    });
-  });
-}
-
-int32_t dg_unpool_gather(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t indices_slot) {
-  return guard([&] {
-    const char* const name = "unpool_gather";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name), indices = tensor_at(t, indices_slot, name);
-    check(name, x, y, indices);
-    if (y.numel == 0) return;
-    dispatch_floats(x.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      const Planes px(x), py(y), index(indices);
-      each(y, py.count, [&](int64_t n, int64_t c, int64_t o) {
-        const int64_t at = indices.data<int64_t>()[n * index.n + c * index.c + index.flat_offset(o)];
-        y.data<T>()[n * py.n + c * py.c + py.flat_offset(o)] = x.data<T>()[n * px.n + c * px.c + px.flat_offset(at)];
-      });
-    });
-  });
-}

@@ -79,14 +79,6 @@ struct WithNumber {
   }
 };
 
-const char* const name = "binary";
-
-template <class T>
-void check(BinaryOp op, const Tensor& out) {
-  if (!takes<wide_t<T>>(op) || (out.dtype == DG_BOOL && !takes_bool(op)))
-    fail(DG_DTYPE, "%s: this function does not take %s", name, dtype_name(out.dtype));
-}
-
 template <class T>
 Report division_by_zero(BinaryOp op) {
   if (std::is_integral_v<T> && divides(op)) return report(DG_RANGE, "integer division by zero");
@@ -94,49 +86,27 @@ Report division_by_zero(BinaryOp op) {
 }
 
 }  // namespace
+
+void binary(const Tensor& out, const Tensor& x, const Tensor& y, BinaryOp op, double alpha) {
+  dispatch_all(x.dtype, "binary", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    const auto run = [&](auto family) { map<T, T, T>("binary", family, out, x, y); };
+    const wide_t<T> scale = convert<wide_t<T>>(alpha);
+    if (slow<wide_t<T>>(op)) run(Binary<T, true>{op, scale, division_by_zero<T>(op)});
+    else run(Binary<T, false>{op, scale, {}});
+  });
+}
+
+void binary_scalar(const Tensor& out, const Tensor& x, double number, BinaryOp op, bool reversed) {
+  dispatch_all(x.dtype, "binary_scalar", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = wide_t<T>;
+    const C operand = operand_of<C>(number, x.dtype);
+    const int power = !std::is_integral_v<T> && op == BinaryOp::pow && !reversed ? known_power(number) : 0;
+    const auto run = [&](auto family) { map<T, T>("binary_scalar", family, out, x); };
+    if (slow<C>(op) && power == 0) run(WithNumber<T, true>{op, operand, reversed, 0, division_by_zero<T>(op)});
+    else run(WithNumber<T, false>{op, operand, reversed, power, {}});
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_binary(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t y_slot, uint32_t op, double alpha) {
-  return guard([&] {
-    if (op >= uint32_t(BinaryOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name), y = tensor_at(t, y_slot, name);
-    require_same_sizes(out, x, name);
-    require_same_sizes(out, y, name);
-    require_dtype(out, x.dtype, name, "the output");
-    require_dtype(y, x.dtype, name, "the second operand");
-    dispatch_all(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      check<T>(BinaryOp(op), out);
-      const auto run = [&](auto family) { map<T, T, T>(name, family, out, x, y); };
-      const wide_t<T> scale = convert<wide_t<T>>(alpha);
-      if (slow<wide_t<T>>(BinaryOp(op))) run(Binary<T, true>{BinaryOp(op), scale, division_by_zero<T>(BinaryOp(op))});
-      else run(Binary<T, false>{BinaryOp(op), scale, {}});
-    });
-  });
-}
-
-int32_t dg_binary_scalar(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double scalar, uint32_t op, uint32_t reversed) {
-  return guard([&] {
-    if (op >= uint32_t(BinaryOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    require_dtype(out, x.dtype, name, "the output");
-    dispatch_all(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = wide_t<T>;
-      const BinaryOp code = BinaryOp(op);
-      check<T>(code, out);
-      C number = convert<C>(scalar);
-      if constexpr (std::is_integral_v<T>) {
-        number = C(T(number));
-        if (!reversed && divides(code) && number == 0 && x.numel > 0) fail(DG_RANGE, "integer division by zero");
-      }
-      const int power = !std::is_integral_v<T> && code == BinaryOp::pow && !reversed ? known_power(scalar) : 0;
-      const auto run = [&](auto family) { map<T, T>("binary_scalar", family, out, x); };
-      if (slow<C>(code) && power == 0) run(WithNumber<T, true>{code, number, reversed != 0, 0, division_by_zero<T>(code)});
-      else run(WithNumber<T, false>{code, number, reversed != 0, power, {}});
-    });
-  });
-}

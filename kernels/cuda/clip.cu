@@ -1,6 +1,6 @@
 // Norm over all of several tensors, and scaling them down to it: total = (sum |g|^p)^(1/p), g *= min(1, max_norm / (total + 1e-6)).
 // Sums run in double, one a block; the last block of all launches finishes the norm and leaves the factor for the launches that scale.
-#include <vector>
+#include "../common/clip.h"
 
 #include "block.h"
 #include "map.h"
@@ -97,7 +97,7 @@ struct Finish {
     const bool refused = refuse && !(total - total == 0);
     if (refused && total != total) nan();
     else if (refused) infinite();
-    *factor = refused ? 1 : max_norm / (total + 1e-6);
+    *factor = refused ? 1 : clip_factor(max_norm, total);
   }
 };
 
@@ -176,47 +176,33 @@ std::vector<Batch> batches_of(const std::vector<Tensor>& tensors) {
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_clip_norm(const dg_tensor* t, uint32_t out_slot, uint32_t first, uint32_t count, double max_norm, double p, uint32_t refuse_nonfinite) {
-  return guard([&] {
-    const char* const name = "clip_norm";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write);
-    if (out.numel != 1 || (out.dtype != DG_F32 && out.dtype != DG_F64)) fail(DG_SHAPE, "%s: the norm must be one float32 or float64", name);
-    if (!(p > 0)) fail(DG_RANGE, "%s: the kind of norm must be positive, got %g", name, p);
-    if (!(max_norm >= 0)) fail(DG_RANGE, "%s: the largest norm must be 0 or more, got %g", name, max_norm);
-    if (count > DG_MAX_SLOTS || first > DG_MAX_SLOTS || first + count > DG_MAX_SLOTS)
-      fail(DG_RANGE, "%s: %u tensors from slot %u exceed the %d headers of a call", name, count, first, DG_MAX_SLOTS);
-    std::vector<Tensor> tensors;
-    for (uint32_t i = 0; i < count; i++) {
-      tensors.push_back(tensor_at(t, first + i, name, Access::write));
-      if (tensors.back().dtype > DG_BF16) fail(DG_DTYPE, "%s: takes floating point tensors, got %s", name, dtype_name(tensors.back().dtype));
-    }
-    const std::vector<Batch> batches = batches_of(tensors);
-    unsigned blocks = 0, from = 0;
-    for (const Batch& batch : batches) blocks += batch.blocks();
-    const Scratch scratch((int64_t(blocks) + 1) * int64_t(sizeof(double)));
-    double* const factor = scratch.as<double>();
-    Finish finish{p == 2 ? Kind::two : std::isinf(p) ? Kind::infinite : Kind::other, p, max_norm, nullptr, nullptr, factor, refuse_nonfinite != 0, {}, {}};
-    if (out.dtype == DG_F32) finish.out32 = out.data<float>();
-    else finish.out64 = out.data<double>();
-    if (finish.refuse) {
-      finish.nan = report(DG_RANGE, "the total norm of the gradients is nan, so they cannot be clipped");
-      finish.infinite = report(DG_RANGE, "the total norm of the gradients is inf, so they cannot be clipped");
-    }
-    for (const Batch& batch : batches) {
-      dispatch_floats(batch.dtype, name, [&](auto kind) {
-        launch(name, norm_parts<typename decltype(kind)::type>, batch.blocks(), batch.threads(), 0, batch.table, batch.nest, finish, from, blocks, factor + 1,
-               counters());
-      });
-      from += batch.blocks();
-    }
-    if (std::isinf(max_norm)) return;
-    for (const Batch& batch : batches)
-      dispatch_floats(batch.dtype, name, [&](auto kind) {
-        launch("clip_norm_scale", scale<typename decltype(kind)::type>, batch.blocks(), batch.threads(), 0, batch.table, batch.nest, factor);
-      });
-  });
+void clip_norm(const Tensor& out, const std::vector<Tensor>& tensors, double max_norm, double p, bool refuse_nonfinite) {
+  const char* const name = "clip_norm";
+  const std::vector<Batch> batches = batches_of(tensors);
+  unsigned blocks = 0, from = 0;
+  for (const Batch& batch : batches) blocks += batch.blocks();
+  const Scratch scratch((int64_t(blocks) + 1) * int64_t(sizeof(double)));
+  double* const factor = scratch.as<double>();
+  Finish finish{p == 2 ? Kind::two : std::isinf(p) ? Kind::infinite : Kind::other, p, max_norm, nullptr, nullptr, factor, refuse_nonfinite, {}, {}};
+  if (out.dtype == DG_F32) finish.out32 = out.data<float>();
+  else finish.out64 = out.data<double>();
+  if (finish.refuse) {
+    finish.nan = report(DG_RANGE, "the total norm of the gradients is nan, so they cannot be clipped");
+    finish.infinite = report(DG_RANGE, "the total norm of the gradients is inf, so they cannot be clipped");
+  }
+  for (const Batch& batch : batches) {
+    dispatch_floats(batch.dtype, name, [&](auto kind) {
+      launch(name, norm_parts<typename decltype(kind)::type>, batch.blocks(), batch.threads(), 0, batch.table, batch.nest, finish, from, blocks,
+             factor + 1, counters());
+    });
+    from += batch.blocks();
+  }
+  if (std::isinf(max_norm)) return;
+  for (const Batch& batch : batches)
+    dispatch_floats(batch.dtype, name, [&](auto kind) {
+      launch("clip_norm_scale", scale<typename decltype(kind)::type>, batch.blocks(), batch.threads(), 0, batch.table, batch.nest, factor);
+    });
 }
+
+}  // namespace dg

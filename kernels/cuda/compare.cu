@@ -34,60 +34,32 @@ struct Choose {
 };
 
 }  // namespace
+
+void compare(const Tensor& out, const Tensor& x, const Tensor& y, CompareOp op) {
+  dispatch_all(x.dtype, "compare", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    map<bool, T, T>("compare", Compare<T>{op}, out, x, y);
+  });
+}
+
+void compare_scalar(const Tensor& out, const Tensor& x, double number, CompareOp op) {
+  dispatch_all(x.dtype, "compare_scalar", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    map<bool, T>("compare_scalar", CompareNumber<T>{op, typename CompareNumber<T>::C(number)}, out, x);
+  });
+}
+
+void where(const Tensor& out, const Tensor& condition, const Tensor& x, const Tensor& y) {
+  const auto run = [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    map<T, bool, T, T>("where", Choose<T>{}, out, condition, x, y);
+  };
+  switch (dtype_size(out.dtype)) {
+    case 1: return run(tag<uint8_t>{});
+    case 2: return run(tag<uint16_t>{});
+    case 4: return run(tag<uint32_t>{});
+    default: return run(tag<uint64_t>{});
+  }
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_compare(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t y_slot, uint32_t op) {
-  return guard([&] {
-    const char* const name = "compare";
-    if (op >= uint32_t(CompareOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name), y = tensor_at(t, y_slot, name);
-    require_same_sizes(out, x, name);
-    require_same_sizes(out, y, name);
-    require_dtype(out, DG_BOOL, name, "the output");
-    require_dtype(y, x.dtype, name, "the second operand");
-    dispatch_all(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      map<bool, T, T>(name, Compare<T>{CompareOp(op)}, out, x, y);
-    });
-  });
-}
-
-int32_t dg_compare_scalar(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double scalar, uint32_t op) {
-  return guard([&] {
-    const char* const name = "compare";
-    if (op >= uint32_t(CompareOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    require_dtype(out, DG_BOOL, name, "the output");
-    dispatch_all(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      map<bool, T>("compare_scalar", CompareNumber<T>{CompareOp(op), typename CompareNumber<T>::C(scalar)}, out, x);
-    });
-  });
-}
-
-int32_t dg_where(const dg_tensor* t, uint32_t out_slot, uint32_t condition_slot, uint32_t x_slot, uint32_t y_slot) {
-  return guard([&] {
-    const char* const name = "where";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), condition = tensor_at(t, condition_slot, name), x = tensor_at(t, x_slot, name),
-                 y = tensor_at(t, y_slot, name);
-    require_dtype(condition, DG_BOOL, name, "the condition");
-    require_dtype(x, out.dtype, name, "the first choice");
-    require_dtype(y, out.dtype, name, "the second choice");
-    require_same_sizes(out, condition, name);
-    require_same_sizes(out, x, name);
-    require_same_sizes(out, y, name);
-    const auto run = [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      map<T, bool, T, T>(name, Choose<T>{}, out, condition, x, y);
-    };
-    switch (dtype_size(out.dtype)) {
-      case 1: return run(tag<uint8_t>{});
-      case 2: return run(tag<uint16_t>{});
-      case 4: return run(tag<uint32_t>{});
-      default: return run(tag<uint64_t>{});
-    }
-  });
-}

@@ -1,6 +1,7 @@
 // Strided copy with conversion, fill, arange.
-#include "copy.h"
+#include "../common/copy.h"
 
+#include "copy.h"
 #include "map.h"
 
 namespace dg {
@@ -109,52 +110,39 @@ void copy_tensor(const Tensor& out, const Tensor& x) {
   }
 }
 
+void copy(const Tensor& out, const Tensor& x) {
+  if (out.dtype == x.dtype) return copy_tensor(out, x);
+  dispatch_all(out.dtype, "copy", [&](auto to) {
+    dispatch_all(x.dtype, "copy", [&](auto from) {
+      using To = typename decltype(to)::type;
+      using From = typename decltype(from)::type;
+      if constexpr (!std::is_same_v<To, From>) map<To, From>("copy_convert", Convert<To, From>{}, out, x);
+    });
+  });
+}
+
+void fill(const Tensor& out, double value) {
+  if (out.numel == 0) return;
+  dispatch_all(out.dtype, "fill", [&](auto to) {
+    using T = typename decltype(to)::type;
+    const T v = convert<T>(value);
+    const Loop<1> loop({&out});
+    if (loop.rank == 1 && loop.all_unit() && packs_fit<16 / int(sizeof(T))>(out.data<T>())) {
+      launch("fill", fill_packed<T>, blocks_for(loop.numel, kThreads * 16 / int(sizeof(T))), kThreads, 0, out.data<T>(), loop.numel, v);
+    } else if (fits_32_bits(loop)) {
+      launch("fill", fill_strided<T, uint32_t>, blocks_for(loop.numel, kThreads), kThreads, 0, out.data<T>(), Nest<1, uint32_t>(loop), v);
+    } else {
+      launch("fill", fill_strided<T, uint64_t>, blocks_for(loop.numel, kThreads), kThreads, 0, out.data<T>(), Nest<1, uint64_t>(loop), v);
+    }
+  });
+}
+
+void arange(const Tensor& out, double start, double step) {
+  if (out.numel == 0) return;
+  dispatch_numbers(out.dtype, "arange", [&](auto to) {
+    using T = typename decltype(to)::type;
+    launch("arange", arange_kernel<T>, blocks_for(out.numel, kThreads), kThreads, 0, out.data<T>(), out.numel, start, step);
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_copy(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot) {
-  return guard([&] {
-    const Tensor out = tensor_at(t, out_slot, "copy", Access::write), x = tensor_at(t, x_slot, "copy");
-    require_same_sizes(out, x, "copy");
-    if (out.dtype == x.dtype) return copy_tensor(out, x);
-    dispatch_all(out.dtype, "copy", [&](auto to) {
-      dispatch_all(x.dtype, "copy", [&](auto from) {
-        using To = typename decltype(to)::type;
-        using From = typename decltype(from)::type;
-        if constexpr (!std::is_same_v<To, From>) map<To, From>("copy_convert", Convert<To, From>{}, out, x);
-      });
-    });
-  });
-}
-
-int32_t dg_fill(const dg_tensor* t, uint32_t out_slot, double value) {
-  return guard([&] {
-    const Tensor out = tensor_at(t, out_slot, "fill", Access::write);
-    if (out.numel == 0) return;
-    dispatch_all(out.dtype, "fill", [&](auto to) {
-      using T = typename decltype(to)::type;
-      const T v = convert<T>(value);
-      const Loop<1> loop({&out});
-      if (loop.rank == 1 && loop.all_unit() && packs_fit<16 / int(sizeof(T))>(out.data<T>())) {
-        launch("fill", fill_packed<T>, blocks_for(loop.numel, kThreads * 16 / int(sizeof(T))), kThreads, 0, out.data<T>(), loop.numel, v);
-      } else if (fits_32_bits(loop)) {
-        launch("fill", fill_strided<T, uint32_t>, blocks_for(loop.numel, kThreads), kThreads, 0, out.data<T>(), Nest<1, uint32_t>(loop), v);
-      } else {
-        launch("fill", fill_strided<T, uint64_t>, blocks_for(loop.numel, kThreads), kThreads, 0, out.data<T>(), Nest<1, uint64_t>(loop), v);
-      }
-    });
-  });
-}
-
-int32_t dg_arange(const dg_tensor* t, uint32_t out_slot, double start, double step) {
-  return guard([&] {
-    const Tensor out = tensor_at(t, out_slot, "arange", Access::write);
-    if (!out.contiguous()) fail(DG_SHAPE, "arange: the output must be contiguous");
-    if (out.numel == 0) return;
-    dispatch_numbers(out.dtype, "arange", [&](auto to) {
-      using T = typename decltype(to)::type;
-      launch("arange", arange_kernel<T>, blocks_for(out.numel, kThreads), kThreads, 0, out.data<T>(), out.numel, start, step);
-    });
-  });
-}

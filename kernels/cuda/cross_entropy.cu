@@ -33,8 +33,8 @@ struct Sums {
 };
 
 template <int N, class T>
-__global__ void cross_entropy_forward(const __grid_constant__ Task<T, 4> task, T* out, compute_t<T>* stats, compute_t<T>* total, const T* scores,
-                                      uint32_t reduction, Sums* parts, unsigned* counter, Report outside) {
+__global__ void cross_entropy_forward_kernel(const __grid_constant__ Task<T, 4> task, T* out, compute_t<T>* stats, compute_t<T>* total,
+                                             const T* scores, uint32_t reduction, Sums* parts, unsigned* counter, Report outside) {
   using C = compute_t<T>;
   const Groups& g = task.groups;
   const int64_t n = task.classes, positions = int64_t(task.heads.count), first = int64_t(g.lane()) * N, step = int64_t(g.lanes) * N;
@@ -95,8 +95,8 @@ __global__ void cross_entropy_forward(const __grid_constant__ Task<T, 4> task, T
 }
 
 template <int N, class T>
-__global__ void cross_entropy_backward(const __grid_constant__ Task<T, 5> task, T* dx, int64_t dx_step, const T* dy, const compute_t<T>* stats,
-                                       const compute_t<T>* total, const T* scores) {
+__global__ void cross_entropy_backward_kernel(const __grid_constant__ Task<T, 5> task, T* dx, int64_t dx_step, const T* dy,
+                                              const compute_t<T>* stats, const compute_t<T>* total, const T* scores) {
   using C = compute_t<T>;
   const Groups& g = task.groups;
   const int64_t n = task.classes, positions = int64_t(task.heads.count), step = int64_t(g.lanes) * N;
@@ -142,8 +142,7 @@ template <class T, int K>
 Task<T, K> task_of(const CrossEntropy& e, const Loop<K>& loop, bool columns, int pack) {
   using C = compute_t<T>;
   return {Nest<K, uint64_t>(loop), groups_for(loop.numel, e.classes, columns, pack), e.classes, e.x.strides[1], e.ignore, e.labels.data<int64_t>(),
-          e.weighted ? e.weight.data<T>() : nullptr, e.weighted ? e.weight.strides[0] : 0, C(1 - e.smoothing),
-          C(e.smoothing / double(std::max<int64_t>(e.classes, 1))), e.logits};
+          e.weighted ? e.weight.data<T>() : nullptr, e.weighted ? e.weight.strides[0] : 0, C(e.keep()), C(e.spread()), e.logits};
 }
 
 // Whether packs of N classes lie on their own size at every position, for operand k of the loop.
@@ -164,11 +163,9 @@ void forward(const CrossEntropy& e, const Tensor& out) {
   const Task<T, 4> task = task_of<T>(e, loop, columns, packs ? N : 1);
   const unsigned blocks = std::min(1024u, blocks_for(e.positions, task.groups.groups));
   const Scratch parts(int64_t(blocks) * int64_t(sizeof(Sums)));
-  char text[256];
-  std::snprintf(text, sizeof text, "%s: label %%lld is outside 0 .. %lld: the input has %lld classes (and ignoreIndex is %lld)", e.name,
-                static_cast<long long>(e.classes - 1), static_cast<long long>(e.classes), static_cast<long long>(e.ignore));
-  launch("cross_entropy", packs ? cross_entropy_forward<N, T> : cross_entropy_forward<1, T>, blocks, task.groups.threads(), 0, task, out.data<T>(),
-         e.stats.data<compute_t<T>>(), e.total.data<compute_t<T>>(), e.x.data<T>(), e.reduction, parts.as<Sums>(), counters(), report(DG_RANGE, text));
+  launch("cross_entropy", packs ? cross_entropy_forward_kernel<N, T> : cross_entropy_forward_kernel<1, T>, blocks, task.groups.threads(), 0, task,
+         out.data<T>(), e.stats.data<compute_t<T>>(), e.total.data<compute_t<T>>(), e.x.data<T>(), e.reduction, parts.as<Sums>(), counters(),
+         report(DG_RANGE, e.outside()));
 }
 
 template <class T>
@@ -180,40 +177,19 @@ void backward(const CrossEntropy& e, const Tensor& dx, const Tensor& dy) {
   const bool columns = loop.inner() > 1 && loop.strides[0][loop.rank - 1] < dx.strides[1];
   const bool packs = packs_of<N>(loop, 0, dx.data<T>(), e.classes, dx.strides[1]) && packs_of<N>(loop, 1, e.x.data<T>(), e.classes, e.x.strides[1]);
   const Task<T, 5> task = task_of<T>(e, loop, columns, packs ? N : 1);
-  launch("cross_entropy", packs ? cross_entropy_backward<N, T> : cross_entropy_backward<1, T>, blocks_for(e.positions, task.groups.groups),
-         task.groups.threads(), 0, task, dx.data<T>(), dx.strides[1], dy.data<T>(), e.stats.data<compute_t<T>>(),
+  launch("cross_entropy", packs ? cross_entropy_backward_kernel<N, T> : cross_entropy_backward_kernel<1, T>,
+         blocks_for(e.positions, task.groups.groups), task.groups.threads(), 0, task, dx.data<T>(), dx.strides[1], dy.data<T>(), e.stats.data<compute_t<T>>(),
          e.reduction == 1 ? e.total.data<compute_t<T>>() : nullptr, e.x.data<T>());
 }
 
 }  // namespace
+
+void cross_entropy(const CrossEntropy& e, const Tensor& out) {
+  dispatch_floats(e.x.dtype, e.name, [&](auto kind) { forward<typename decltype(kind)::type>(e, out); });
+}
+
+void cross_entropy_backward(const CrossEntropy& e, const Tensor& dx, const Tensor& dy) {
+  dispatch_floats(e.x.dtype, e.name, [&](auto kind) { backward<typename decltype(kind)::type>(e, dx, dy); });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_cross_entropy(const dg_tensor* t, uint32_t out_slot, uint32_t stats_slot, uint32_t total_slot, uint32_t x_slot, uint32_t labels_slot,
-                         uint32_t weight_slot, double ignore, double smoothing, uint32_t reduction, uint32_t logits) {
-  return guard([&] {
-    const char* const name = logits ? "crossEntropy" : "nllLoss";
-    const CrossEntropy e(name, t, x_slot, labels_slot, weight_slot, stats_slot, total_slot, smoothing, ignore, reduction, logits, Access::write);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write);
-    require_dtype(out, e.x.dtype, name, "the output");
-    if (reduction == 0) require_same_sizes(out, e.labels, name);
-    else if (out.rank != 0) fail(DG_SHAPE, "%s: a reduced output has no axes, got %s", name, shape_text(out).c_str());
-    dispatch_floats(e.x.dtype, name, [&](auto kind) { forward<typename decltype(kind)::type>(e, out); });
-  });
-}
-
-int32_t dg_cross_entropy_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t stats_slot, uint32_t total_slot,
-                                  uint32_t x_slot, uint32_t labels_slot, uint32_t weight_slot, double ignore, double smoothing,
-                                  uint32_t reduction, uint32_t logits) {
-  return guard([&] {
-    const char* const name = "cross_entropy_backward";
-    const CrossEntropy e(name, t, x_slot, labels_slot, weight_slot, stats_slot, total_slot, smoothing, ignore, reduction, logits, Access::read);
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name);
-    require_same_sizes(dx, e.x, name);
-    require_same_sizes(dy, e.labels, name);
-    require_dtype(dx, e.x.dtype, name, "the gradient of the input");
-    require_dtype(dy, e.x.dtype, name, "the gradient of the output");
-    dispatch_floats(e.x.dtype, name, [&](auto kind) { backward<typename decltype(kind)::type>(e, dx, dy); });
-  });
-}

@@ -87,12 +87,6 @@ struct Table {
   }
 };
 
-struct Padding {
-  PadMode mode;
-  int64_t in, out, before;
-  __device__ int64_t source(int64_t o) const { return padded_source(mode, o, in, before); }
-};
-
 // The outputs that read position i: numbers [begin, end), of which at() makes the output, or -1.
 template <class Rule>
 struct Readers {
@@ -113,10 +107,10 @@ struct Readers {
 };
 
 template <>
-struct Readers<Padding> {
-  const Padding& rule;
+struct Readers<PadAxis> {
+  const PadAxis& rule;
   int64_t i, begin, end;
-  __device__ Readers(const Padding& rule_, int64_t i_) : rule(rule_), i(i_) {
+  __device__ Readers(const PadAxis& rule_, int64_t i_) : rule(rule_), i(i_) {
     if (rule.mode == PadMode::replicate) {
       begin = i == 0 ? 0 : rule.before + i;
       end = i == rule.in - 1 ? rule.out : rule.before + i + 1;
@@ -282,22 +276,21 @@ void adjoint(const char* name, const Rule (&axis)[3], const Tensor& dx, const Te
          PlaneView(dx), dy.data<T>(), PlaneView(dy));
 }
 
-// Linear interpolation, and the modes with tables, of [axes] spatial axes.
+// Linear interpolation, and the modes with tables.
 template <class T, class R>
-void weighted(const char* name, InterpolateMode mode, const InterpolateAxis<R> (&axis)[3], const int64_t (&most)[3], int axes, bool backward,
-              const Tensor& y, const Tensor& x) {
+void weighted(const Interpolation& p, const InterpolateAxis<R> (&axis)[3], const Tensor& y, const Tensor& x) {
+  const char* const name = p.name();
   constexpr int N = kChannels<T>;
   const Places<N> places(y, {&y, &x});
   const unsigned threads = threads_for(places.count), blocks = blocks_for(places.count, threads);
-  if (mode == InterpolateMode::linear) {
+  if (p.mode == InterpolateMode::linear) {
     const Linear<R> rule[3] = {{axis[0]}, {axis[1]}, {axis[2]}};
-    if (backward) return adjoint<T>(name, rule, y, x);
-    return launch(name, resample_linear<T, N>, blocks, threads, 0, places, rule[0], rule[1], rule[2], axes, y.data<T>(), PlaneView(y), x.data<T>(),
+    if (p.adjoint) return adjoint<T>(name, rule, y, x);
+    return launch(name, resample_linear<T, N>, blocks, threads, 0, places, rule[0], rule[1], rule[2], p.axes, y.data<T>(), PlaneView(y), x.data<T>(),
                   PlaneView(x));
   }
-  Table<R> table[3] = {{axis[0], mode, most[0], nullptr, nullptr, nullptr},
-                       {axis[1], mode, most[1], nullptr, nullptr, nullptr},
-                       {axis[2], mode, most[2], nullptr, nullptr, nullptr}};
+  const auto table_of = [&](int a) { return Table<R>{axis[a], p.mode, int64_t(most_taps(p.mode, axis[a])), nullptr, nullptr, nullptr}; };
+  Table<R> table[3] = {table_of(0), table_of(1), table_of(2)};
   int64_t outputs = 0, weights = 0;
   for (const Table<R>& t : table) outputs += t.axis.out, weights += t.axis.out * t.most;
   const Scratch scratch(outputs * 12 + weights * int64_t(sizeof(R)));
@@ -310,19 +303,20 @@ void weighted(const char* name, InterpolateMode mode, const InterpolateAxis<R> (
   }
   const unsigned makers = threads_for(outputs);
   launch("resample_tables", resample_tables<R>, blocks_for(outputs, makers), makers, 0, table[0], table[1], table[2]);
-  if (backward) return adjoint<T>(name, table, y, x);
+  if (p.adjoint) return adjoint<T>(name, table, y, x);
   launch(name, resample_table<T, N>, blocks, threads, 0, places, table[0], table[1], table[2], y.data<T>(), PlaneView(y), x.data<T>(), PlaneView(x));
 }
 
 // Nearest modes in R, the type in which positions are computed.
 template <class R>
-void nearest(const char* name, InterpolateMode mode, const InterpolateAxis<R> (&axis)[3], int axes, bool backward, const Tensor& y, const Tensor& x) {
-  const bool exact = mode == InterpolateMode::nearest_exact, image = axes == 2;
+void nearest(const Interpolation& p, const InterpolateAxis<R> (&axis)[3], const Tensor& y, const Tensor& x) {
+  const char* const name = p.name();
+  const bool exact = p.mode == InterpolateMode::nearest_exact, image = p.axes == 2;
   const Nearest<R> rule[3] = {{axis[0], exact, image}, {axis[1], exact, image}, {axis[2], exact, image}};
   if constexpr (std::is_same_v<R, double>) {
-    if (backward) adjoint<double>(name, rule, y, x);
+    if (p.adjoint) adjoint<double>(name, rule, y, x);
     else copy<uint64_t>(name, rule, y, x);
-  } else if (backward) {
+  } else if (p.adjoint) {
     switch (x.dtype) {
       case DG_F16: return adjoint<f16>(name, rule, y, x);
       case DG_BF16: return adjoint<bf16>(name, rule, y, x);
@@ -334,86 +328,30 @@ void nearest(const char* name, InterpolateMode mode, const InterpolateAxis<R> (&
 }
 
 template <class R>
-void interpolate_in(const char* name, InterpolateMode mode, bool align, const double (&factors)[3], int axes, bool backward, const Tensor& y,
-                    const Tensor& x) {
-  const auto axis_of = [&](int a) {
-    if (a < 3 - axes) return InterpolateAxis<R>(1, 1, align, 0);
-    const int at = a + x.rank - 3;
-    return backward ? InterpolateAxis<R>(y.sizes[at], x.sizes[at], align, factors[a]) : InterpolateAxis<R>(x.sizes[at], y.sizes[at], align, factors[a]);
-  };
-  const InterpolateAxis<R> axis[3] = {axis_of(0), axis_of(1), axis_of(2)};
-  const int64_t most[3] = {check_taps(mode, axis[0]), check_taps(mode, axis[1]), check_taps(mode, axis[2])};
-  if (mode <= InterpolateMode::nearest_exact) return nearest<R>(name, mode, axis, axes, backward, y, x);
+void interpolate_in(const Tensor& y, const Tensor& x, const Interpolation& p) {
+  const InterpolateAxis<R> axis[3] = {p.axis<R>(0), p.axis<R>(1), p.axis<R>(2)};
+  if (copies(p.mode)) return nearest<R>(p, axis, y, x);
   if constexpr (std::is_same_v<R, double>) {
-    weighted<double>(name, mode, axis, most, axes, backward, y, x);
+    weighted<double>(p, axis, y, x);
   } else {
     switch (x.dtype) {
-      case DG_F16: return weighted<f16>(name, mode, axis, most, axes, backward, y, x);
-      case DG_BF16: return weighted<bf16>(name, mode, axis, most, axes, backward, y, x);
-      default: return weighted<float>(name, mode, axis, most, axes, backward, y, x);
+      case DG_F16: return weighted<f16>(p, axis, y, x);
+      case DG_BF16: return weighted<bf16>(p, axis, y, x);
+      default: return weighted<float>(p, axis, y, x);
     }
   }
 }
 
-void interpolate(const char* name, const Tensor& y, const Tensor& x, bool backward, uint32_t mode, bool align, const double (&factors)[3]) {
-  const int axes = check_interpolation(name, y, x, backward, mode, factors);
-  if (y.numel == 0) return;
-  if (x.dtype == DG_F64) interpolate_in<double>(name, InterpolateMode(mode), align, factors, axes, backward, y, x);
-  else interpolate_in<float>(name, InterpolateMode(mode), align, factors, axes, backward, y, x);
-}
-
-void pad(const char* name, const Tensor& y, const Tensor& x, bool backward, uint32_t code, const uint32_t (&before)[3]) {
-  if (code >= uint32_t(PadMode::count)) fail(DG_RANGE, "%s: mode %u does not exist", name, code);
-  const int axes = check_planes(name, y, x);
-  if (backward) dispatch_floats(x.dtype, name, [](auto) {});
-  Padding axis[3];
-  for (int a = 0; a < 3; a++) {
-    axis[a] = {PadMode(code), 1, 1, 0};
-    if (a < 3 - axes) continue;
-    const int at = a + x.rank - 3;
-    axis[a].in = backward ? y.sizes[at] : x.sizes[at];
-    axis[a].out = backward ? x.sizes[at] : y.sizes[at];
-    axis[a].before = before[a];
-    check_padding(name, axis[a].mode, axis[a].in, axis[a].out, axis[a].before);
-    if (y.numel > 0) check_entries(double(axis[a].out));
-  }
-  if (y.numel == 0) return;
-  if (backward) dispatch_floats(x.dtype, name, [&](auto in) { adjoint<typename decltype(in)::type>(name, axis, y, x); });
-  else copy_bits(name, axis, y, x);
-}
-
 }  // namespace
+
+void interpolate(const Tensor& y, const Tensor& x, const Interpolation& p) {
+  if (x.dtype == DG_F64) interpolate_in<double>(y, x, p);
+  else interpolate_in<float>(y, x, p);
+}
+
+void pad(const Tensor& y, const Tensor& x, const Padding& p) {
+  if (p.adjoint) dispatch_floats(x.dtype, p.name(), [&](auto in) { adjoint<typename decltype(in)::type>(p.name(), p.axis, y, x); });
+  else copy_bits(p.name(), p.axis, y, x);
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_interpolate(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t mode, uint32_t align_corners, double scale0, double scale1,
-                       double scale2) {
-  return guard([&] {
-    const Tensor y = tensor_at(t, y_slot, "interpolate", Access::write), x = tensor_at(t, x_slot, "interpolate");
-    interpolate("interpolate", y, x, false, mode, align_corners != 0, {scale0, scale1, scale2});
-  });
-}
-
-int32_t dg_interpolate_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t mode, uint32_t align_corners, double scale0,
-                                double scale1, double scale2) {
-  return guard([&] {
-    const Tensor dx = tensor_at(t, dx_slot, "interpolate_backward", Access::write), dy = tensor_at(t, dy_slot, "interpolate_backward");
-    interpolate("interpolate_backward", dx, dy, true, mode, align_corners != 0, {scale0, scale1, scale2});
-  });
-}
-
-int32_t dg_pad(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t mode, uint32_t before0, uint32_t before1, uint32_t before2) {
-  return guard([&] {
-    const Tensor y = tensor_at(t, y_slot, "pad", Access::write), x = tensor_at(t, x_slot, "pad");
-    pad("pad", y, x, false, mode, {before0, before1, before2});
-  });
-}
-
-int32_t dg_pad_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t mode, uint32_t before0, uint32_t before1,
-                        uint32_t before2) {
-  return guard([&] {
-    const Tensor dx = tensor_at(t, dx_slot, "pad_backward", Access::write), dy = tensor_at(t, dy_slot, "pad_backward");
-    pad("pad_backward", dx, dy, true, mode, {before0, before1, before2});
-  });
-}

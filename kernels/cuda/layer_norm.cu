@@ -1,9 +1,10 @@
 // Normalisation of rows of row-major memory, the twin of cpu/layer_norm.cpp. A row is served by a power of two of lanes, few for short rows, which
 // read it twice (the second time from the cache). The gradients of the parameters are sums down the columns (columns.h).
+#include "../common/row_norm.h"
+
 #include <bit>
 
 #include "../common/normalization.h"
-#include "../common/row_norm.h"
 #include "columns.h"
 #include "moments.h"
 
@@ -194,7 +195,7 @@ __global__ void __launch_bounds__(kLanes)
 template <int V, class T, class C>
 __global__ void __launch_bounds__(kLanes)
     groups_backward(T* dx, C* dweight, C* dbias, const Sums<C>* sums, const T* dy, const T* x, const C* means, const C* invstds, const C* weight,
-                    Groups g, unsigned row_blocks) {
+                    NormGroups g, unsigned row_blocks) {
   DG_SHARED(Sums<C>[kLanes / 32], shared);
   if (blockIdx.x >= row_blocks) {
     const int64_t channels = g.groups * g.per;
@@ -250,106 +251,71 @@ void normalise_rows(const char* name, T* y, C* means, C* invstds, const T* x, co
 }
 
 }  // namespace
+
+void layer_norm(const Tensor& y, const Tensor* mean, const Tensor& invstd, const Tensor& x, const Tensor* weight, const Tensor* bias,
+                const NormRows& r, double eps) {
+  const char* const name = "layer_norm";
+  dispatch_floats(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    normalise_rows<T, C>(name, y.data<T>(), data_of<C>(mean), invstd.data<C>(), x.data<T>(), data_of<C>(weight), data_of<C>(bias), r.rows,
+                         r.columns, {0, 0, 0}, eps, mean != nullptr);
+  });
+}
+
+void layer_norm_backward(const Tensor* dx, const Tensor* dweight, const Tensor* dbias, const Tensor& dy, const Tensor& x, const Tensor* mean,
+                         const Tensor& invstd, const Tensor* weight, const NormRows& r) {
+  const char* const name = "layer_norm_backward";
+  dispatch_floats(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    T* const out = data_of<T>(dx);
+    const ParameterSums<T, C> op{dy.data<T>(), x.data<T>(), data_of<C>(mean), invstd.data<C>(),
+                                 data_of<C>(dweight), data_of<C>(dbias), r.columns};
+    with_packs<T>(r.columns, [&](auto v) {
+      if (out && r.rows > 0) {
+        const RowGrid g(r.rows, r.columns / v());
+        launch(name, normalise_backward<v(), T, C>, g.grid, g.block, 0, out, op.dy, op.x, op.means, op.invstds, data_of<C>(weight), r.rows,
+               r.columns);
+      }
+      if (dweight || dbias) launch_columns<v()>("layer_norm_parameters", op, r.rows, r.columns);
+    }, out, op.dy, op.x);
+  });
+}
+
+void group_norm(const Tensor& y, const Tensor& mean, const Tensor& invstd, const Tensor& x, const Tensor* weight, const Tensor* bias,
+                const NormGroups& g, double eps) {
+  const char* const name = "group_norm";
+  dispatch_floats(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    normalise_rows<T, C>(name, y.data<T>(), mean.data<C>(), invstd.data<C>(), x.data<T>(), data_of<C>(weight), data_of<C>(bias), g.rows,
+                         g.per * g.inner, {g.groups, g.per, g.inner}, eps, true);
+  });
+}
+
+void group_norm_backward(const Tensor* dx, const Tensor* dweight, const Tensor* dbias, const Tensor& dy, const Tensor& x, const Tensor& mean,
+                         const Tensor& invstd, const Tensor* weight, const NormGroups& g) {
+  const char* const name = "group_norm_backward";
+  dispatch_floats(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    T* const out = data_of<T>(dx);
+    const T *const pd = dy.data<T>(), *const px = x.data<T>();
+    const C *const means = mean.data<C>(), *const invstds = invstd.data<C>();
+    const int64_t planes = g.rows * g.per;
+    const Scratch scratch(planes * int64_t(sizeof(Sums<C>)));
+    Sums<C>* const sums = scratch.as<Sums<C>>();
+    with_packs<T>(g.inner, [&](auto v) {
+      const RowGrid p(planes, g.inner / v()), r(g.rows, g.per * g.inner / v());
+      launch("group_norm_sums", plane_sums<v(), T, C>, p.grid, p.block, 0, sums, pd, px, means, invstds, planes, g.per, g.inner);
+      const unsigned row_blocks = out ? r.grid.x : 0, threads = r.block.x * r.block.y;
+      const unsigned channel_blocks = dweight || dbias ? blocks_for(g.groups * g.per, threads) : 0;
+      if (row_blocks + channel_blocks == 0) return;
+      launch(name, groups_backward<v(), T, C>, row_blocks + channel_blocks, r.block, 0, out, data_of<C>(dweight), data_of<C>(dbias), sums, pd, px,
+             means, invstds, data_of<C>(weight), g, row_blocks);
+    }, out, pd, px);
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_layer_norm(const dg_tensor* t, uint32_t y_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t x_slot, uint32_t weight_slot,
-                      uint32_t bias_slot, double columns, double eps) {
-  return guard([&] {
-    const char* const name = "layer_norm";
-    const Tensor shape = tensor_at(t, x_slot, name), x = like_input(t, x_slot, shape, name), y = like_input(t, y_slot, shape, name, Access::write);
-    const Rows r = rows_of(x, columns, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      C* mean = vector_at<C>(t, mean_slot, r.rows, name, Access::write);
-      C* invstd = vector_at<C>(t, invstd_slot, r.rows, name, Access::write);
-      if (!invstd) fail(DG_SHAPE, "%s: invstd must be given", name);
-      const C *weight = vector_at<C>(t, weight_slot, r.columns, name), *bias = vector_at<C>(t, bias_slot, r.columns, name);
-      normalise_rows<T, C>(name, y.data<T>(), mean, invstd, x.data<T>(), weight, bias, r.rows, r.columns, {0, 0, 0}, eps, mean != nullptr);
-    });
-  });
-}
-
-int32_t dg_layer_norm_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dweight_slot, uint32_t dbias_slot, uint32_t dy_slot, uint32_t x_slot,
-                               uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot, double columns) {
-  return guard([&] {
-    const char* const name = "layer_norm_backward";
-    const Tensor shape = tensor_at(t, x_slot, name), x = like_input(t, x_slot, shape, name), dy = like_input(t, dy_slot, shape, name);
-    Tensor dx;
-    if (present(dx_slot)) dx = like_input(t, dx_slot, shape, name, Access::write);
-    const Rows r = rows_of(x, columns, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const C* invstd = vector_at<C>(t, invstd_slot, r.rows, name);
-      if (!invstd) fail(DG_SHAPE, "%s: invstd must be given", name);
-      C* dweight = vector_at<C>(t, dweight_slot, r.columns, name, Access::write);
-      C* dbias = vector_at<C>(t, dbias_slot, r.columns, name, Access::write);
-      const C *mean = vector_at<C>(t, mean_slot, r.rows, name), *weight = vector_at<C>(t, weight_slot, r.columns, name);
-      T* const out = present(dx_slot) ? dx.data<T>() : nullptr;
-      const ParameterSums<T, C> op{dy.data<T>(), x.data<T>(), mean, invstd, dweight, dbias, r.columns};
-      with_packs<T>(r.columns, [&](auto v) {
-        if (out && r.rows > 0) {
-          const RowGrid g(r.rows, r.columns / v());
-          launch(name, normalise_backward<v(), T, C>, g.grid, g.block, 0, out, op.dy, op.x, mean, invstd, weight, r.rows, r.columns);
-        }
-        if (dweight || dbias) launch_columns<v()>("layer_norm_parameters", op, r.rows, r.columns);
-      }, out, op.dy, op.x);
-    });
-  });
-}
-
-int32_t dg_group_norm(const dg_tensor* t, uint32_t y_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t x_slot, uint32_t weight_slot,
-                      uint32_t bias_slot, double groups, double eps) {
-  return guard([&] {
-    const char* const name = "group_norm";
-    const Tensor shape = tensor_at(t, x_slot, name), x = like_input(t, x_slot, shape, name), y = like_input(t, y_slot, shape, name, Access::write);
-    const Groups g = groups_of(x, groups, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      C* mean = vector_at<C>(t, mean_slot, g.rows, name, Access::write);
-      C* invstd = vector_at<C>(t, invstd_slot, g.rows, name, Access::write);
-      if (!mean || !invstd) fail(DG_SHAPE, "%s: mean and invstd must be given", name);
-      const C *weight = vector_at<C>(t, weight_slot, x.sizes[1], name), *bias = vector_at<C>(t, bias_slot, x.sizes[1], name);
-      normalise_rows<T, C>(name, y.data<T>(), mean, invstd, x.data<T>(), weight, bias, g.rows, g.per * g.inner, {g.groups, g.per, g.inner}, eps,
-                           true);
-    });
-  });
-}
-
-int32_t dg_group_norm_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dweight_slot, uint32_t dbias_slot, uint32_t dy_slot, uint32_t x_slot,
-                               uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot, double groups) {
-  return guard([&] {
-    const char* const name = "group_norm_backward";
-    const Tensor shape = tensor_at(t, x_slot, name), x = like_input(t, x_slot, shape, name), dy = like_input(t, dy_slot, shape, name);
-    Tensor dx;
-    if (present(dx_slot)) dx = like_input(t, dx_slot, shape, name, Access::write);
-    const Groups g = groups_of(x, groups, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const C *mean = vector_at<C>(t, mean_slot, g.rows, name), *invstd = vector_at<C>(t, invstd_slot, g.rows, name);
-      if (!mean || !invstd) fail(DG_SHAPE, "%s: mean and invstd must be given", name);
-      C* dweight = vector_at<C>(t, dweight_slot, x.sizes[1], name, Access::write);
-      C* dbias = vector_at<C>(t, dbias_slot, x.sizes[1], name, Access::write);
-      const C* weight = vector_at<C>(t, weight_slot, x.sizes[1], name);
-      T* const out = present(dx_slot) ? dx.data<T>() : nullptr;
-      const T *pd = dy.data<T>(), *px = x.data<T>();
-      const int64_t planes = g.rows * g.per;
-      const Scratch scratch(planes * int64_t(sizeof(Sums<C>)));
-      Sums<C>* const sums = scratch.as<Sums<C>>();
-      with_packs<T>(g.inner, [&](auto v) {
-        const RowGrid p(planes, g.inner / v()), r(g.rows, g.per * g.inner / v());
-        launch("group_norm_sums", plane_sums<v(), T, C>, p.grid, p.block, 0, sums, pd, px, mean, invstd, planes, g.per, g.inner);
-        const unsigned row_blocks = out ? r.grid.x : 0, threads = r.block.x * r.block.y;
-        const unsigned channel_blocks = dweight || dbias ? blocks_for(x.sizes[1], threads) : 0;
-        if (row_blocks + channel_blocks == 0) return;
-        launch(name, groups_backward<v(), T, C>, row_blocks + channel_blocks, r.block, 0, out, dweight, dbias, sums, pd, px, mean, invstd, weight, g,
-               row_blocks);
-      }, out, pd, px);
-    });
-  });
-}

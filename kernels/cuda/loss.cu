@@ -1,6 +1,4 @@
-// Losses of predictions and targets of equal sizes, element by element: formulas in common/loss.h.
-//   reduction 0: out[i] = f(x[i], target[i]); 1: the mean in one element (nan of nothing); 2: the sum in one element
-//   backward: dx[i] = dy[i] f'(x[i], target[i]) scale; dy has the sizes of x (one number: strides 0)
+// Losses of predictions and targets of equal sizes, element by element: common/loss.h. Overwrites out and dx.
 // Sums run in double, in a fixed order; the last block finishes them. Predictions of bce that are no probabilities are reported and count as 0.
 #include "../common/loss.h"
 
@@ -107,9 +105,8 @@ __global__ void loss_sum(Forward<T> family, const __grid_constant__ Elements ele
 }
 
 template <class T>
-void forward(const char* name, const Tensor& out, const Tensor& x, const Tensor& target, LossOp op, double parameter, uint32_t reduction) {
-  const Report outside =
-      op == LossOp::bce ? report(DG_RANGE, std::string(name) + ": every prediction must be a probability between 0 and 1") : Report{};
+void forward(const Tensor& out, const Tensor& x, const Tensor& target, LossOp op, double parameter, uint32_t reduction) {
+  const Report outside = op == LossOp::bce ? report(DG_RANGE, kNotProbabilities) : Report{};
   const Forward<T> family{op, compute_t<T>(parameter), outside};
   if (reduction == 0) return map<T, T, T>("loss", family, out, x, target);
   constexpr int N = 16 / sizeof(T);
@@ -134,44 +131,19 @@ bool one_number(const Tensor& t) {
 }
 
 }  // namespace
+
+void loss(const Tensor& out, const Tensor& x, const Tensor& target, LossOp op, double parameter, uint32_t reduction) {
+  dispatch_floats(x.dtype, "loss", [&](auto kind) { forward<typename decltype(kind)::type>(out, x, target, op, parameter, reduction); });
+}
+
+void loss_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& target, LossOp op, double parameter, double scale) {
+  const char* const name = "loss_backward";
+  dispatch_floats(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    if (one_number(dy)) map<T, T, T>(name, Backward<T, false>{op, C(parameter), C(scale), dy.data<T>()}, dx, x, target);
+    else map<T, T, T, T>(name, Backward<T, true>{op, C(parameter), C(scale), nullptr}, dx, x, target, dy);
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_loss(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t target_slot, uint32_t op, double parameter,
-                uint32_t reduction) {
-  return guard([&] {
-    const char* const name = op == unsigned(LossOp::bce) ? "binaryCrossEntropy" : "loss";
-    if (op >= unsigned(LossOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    if (reduction > 2) fail(DG_RANGE, "%s: reduction %u does not exist", name, reduction);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name), target = tensor_at(t, target_slot, name);
-    require_same_sizes(target, x, name);
-    require_dtype(target, x.dtype, name, "the target");
-    require_dtype(out, x.dtype, name, "the output");
-    if (reduction == 0) require_same_sizes(out, x, name);
-    else if (out.rank != 0) fail(DG_SHAPE, "%s: a reduced output has no axes, got %s", name, shape_text(out).c_str());
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      forward<typename decltype(kind)::type>(name, out, x, target, LossOp(op), parameter, reduction);
-    });
-  });
-}
-
-int32_t dg_loss_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t x_slot, uint32_t target_slot, uint32_t op,
-                         double parameter, double scale) {
-  return guard([&] {
-    const char* const name = "loss_backward";
-    if (op >= unsigned(LossOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), x = tensor_at(t, x_slot, name),
-                 target = tensor_at(t, target_slot, name);
-    for (const Tensor* other : {&dx, &dy, &target}) {
-      require_same_sizes(*other, x, name);
-      require_dtype(*other, x.dtype, name, "every tensor");
-    }
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      if (one_number(dy)) map<T, T, T>(name, Backward<T, false>{LossOp(op), C(parameter), C(scale), dy.data<T>()}, dx, x, target);
-      else map<T, T, T, T>(name, Backward<T, true>{LossOp(op), C(parameter), C(scale), nullptr}, dx, x, target, dy);
-    });
-  });
-}

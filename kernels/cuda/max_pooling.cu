@@ -1,7 +1,8 @@
 // Max pooling, its gradient and its gather: see the CPU's max_pooling.cpp for the rules. Every output is made by one thread.
+#include "../common/pooling.h"
+
 #include <limits>
 
-#include "../common/pooling.h"
 #include "planes.h"
 
 namespace dg {
@@ -41,8 +42,8 @@ struct Span {
 };
 
 template <class T, int N>
-__global__ void max_pool(Places<N> places, Windows v, T* y, PlaneView vy, int64_t* indices, PlaneView vi, Codes codes, bool with_codes, const T* x,
-                         PlaneView vx) {
+__global__ void max_pool_kernel(Places<N> places, Windows v, T* y, PlaneView vy, int64_t* indices, PlaneView vi, Codes codes, bool with_codes,
+                                const T* x, PlaneView vx) {
   using C = compute_t<T>;
   const int64_t item = thread_item();
   if (item >= places.count) return;
@@ -90,7 +91,8 @@ __global__ void max_pool(Places<N> places, Windows v, T* y, PlaneView vy, int64_
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(kThreads, 3) max_pool_backward(Places<N> places, Windows v, T* dx, PlaneView vx, const T* dy, PlaneView vy, Codes codes) {
+__global__ void __launch_bounds__(kThreads, 3)
+    max_pool_backward_kernel(Places<N> places, Windows v, T* dx, PlaneView vx, const T* dy, PlaneView vy, Codes codes) {
   using C = compute_t<T>;
   const int64_t item = thread_item();
   if (item >= places.count) return;
@@ -123,7 +125,7 @@ __global__ void __launch_bounds__(kThreads, 3) max_pool_backward(Places<N> place
 }
 
 template <class T, int N>
-__global__ void max_pool_gather(Places<N> places, Windows v, T* y, PlaneView vy, const T* x, PlaneView vx, Codes codes) {
+__global__ void max_pool_gather_kernel(Places<N> places, Windows v, T* y, PlaneView vy, const T* x, PlaneView vx, Codes codes) {
   const int64_t item = thread_item();
   if (item >= places.count) return;
   const Place p = places.place(item);
@@ -142,75 +144,42 @@ __global__ void max_pool_gather(Places<N> places, Windows v, T* y, PlaneView vy,
 }
 
 }  // namespace
+
+void max_pool(const Tensor& y, const Tensor* indices, const Tensor* codes, const Tensor& x, const Pool& pool) {
+  const char* const name = "max_pool";
+  const Tensor &i = indices ? *indices : y, &c = codes ? *codes : y;  // placeholders where absent
+  dispatch_floats(x.dtype, name, [&](auto in) {
+    using T = typename decltype(in)::type;
+    const Places<kChannels<T>> places(y, {&y, &x, &i, &c});
+    if (places.count == 0) return;
+    const unsigned threads = threads_for(places.count);
+    launch(name, max_pool_kernel<T, kChannels<T>>, blocks_for(places.count, threads), threads, 0, places, Windows(pool), y.data<T>(), PlaneView(y),
+           indices ? indices->data<int64_t>() : nullptr, PlaneView(i), Codes(c), codes != nullptr, x.data<T>(), PlaneView(x));
+  });
+}
+
+void max_pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& codes, const Pool& pool) {
+  const char* const name = "max_pool_backward";
+  dispatch_floats(dx.dtype, name, [&](auto in) {
+    using T = typename decltype(in)::type;
+    const Places<kChannels<T>> places(dx, {&dx, &dy, &codes});
+    if (places.count == 0) return;
+    const unsigned threads = threads_for(places.count);
+    launch(name, max_pool_backward_kernel<T, kChannels<T>>, blocks_for(places.count, threads), threads, 0, places, Windows(pool), dx.data<T>(),
+           PlaneView(dx), dy.data<T>(), PlaneView(dy), Codes(codes));
+  });
+}
+
+void max_pool_gather(const Tensor& y, const Tensor& x, const Tensor& codes, const Pool& pool) {
+  const char* const name = "max_pool_gather";
+  dispatch_floats(x.dtype, name, [&](auto in) {
+    using T = typename decltype(in)::type;
+    const Places<kChannels<T>> places(y, {&y, &x, &codes});
+    if (places.count == 0) return;
+    const unsigned threads = threads_for(places.count);
+    launch(name, max_pool_gather_kernel<T, kChannels<T>>, blocks_for(places.count, threads), threads, 0, places, Windows(pool), y.data<T>(),
+           PlaneView(y), x.data<T>(), PlaneView(x), Codes(codes));
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_max_pool(const dg_tensor* t, uint32_t y_slot, uint32_t indices_slot, uint32_t codes_slot, uint32_t x_slot, uint32_t k0, uint32_t k1,
-                    uint32_t k2, uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0, uint32_t d1,
-                    uint32_t d2) {
-  return guard([&] {
-    const char* const name = "max_pool";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    const Pool pool = pool_of(name, x, y, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {d0, d1, d2}}, true);
-    require_dtype(y, x.dtype, name, "the output");
-    const bool with_indices = present(indices_slot), with_codes = present(codes_slot);
-    Tensor indices = y, codes = y;  // placeholders where absent
-    if (with_indices) {
-      indices = tensor_at(t, indices_slot, name, Access::write);
-      check_indices(name, pool, indices, y);
-    }
-    if (with_codes) {
-      codes = tensor_at(t, codes_slot, name, Access::write);
-      check_codes(name, pool, codes, y);
-    }
-    dispatch_floats(x.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      const Places<kChannels<T>> places(y, {&y, &x, &indices, &codes});
-      if (places.count == 0) return;
-      const unsigned threads = threads_for(places.count);
-      launch(name, max_pool<T, kChannels<T>>, blocks_for(places.count, threads), threads, 0, places, Windows(pool), y.data<T>(), PlaneView(y),
-             with_indices ? indices.data<int64_t>() : nullptr, PlaneView(indices), Codes(codes), with_codes, x.data<T>(), PlaneView(x));
-    });
-  });
-}
-
-int32_t dg_max_pool_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t codes_slot, uint32_t k0, uint32_t k1, uint32_t k2,
-                             uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0, uint32_t d1,
-                             uint32_t d2) {
-  return guard([&] {
-    const char* const name = "max_pool_backward";
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), codes = tensor_at(t, codes_slot, name);
-    const Pool pool = pool_of(name, dx, dy, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {d0, d1, d2}}, true);
-    require_dtype(dy, dx.dtype, name, "the gradient of the output");
-    check_codes(name, pool, codes, dy);
-    dispatch_floats(dx.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      const Places<kChannels<T>> places(dx, {&dx, &dy, &codes});
-      if (places.count == 0) return;
-      const unsigned threads = threads_for(places.count);
-      launch(name, max_pool_backward<T, kChannels<T>>, blocks_for(places.count, threads), threads, 0, places, Windows(pool), dx.data<T>(),
-             PlaneView(dx), dy.data<T>(), PlaneView(dy), Codes(codes));
-    });
-  });
-}
-
-int32_t dg_max_pool_gather(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t codes_slot, uint32_t k0, uint32_t k1, uint32_t k2,
-                           uint32_t s0, uint32_t s1, uint32_t s2, uint32_t p0, uint32_t p1, uint32_t p2, uint32_t d0, uint32_t d1,
-                           uint32_t d2) {
-  return guard([&] {
-    const char* const name = "max_pool_gather";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name), codes = tensor_at(t, codes_slot, name);
-    const Pool pool = pool_of(name, x, y, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {d0, d1, d2}}, true);
-    require_dtype(y, x.dtype, name, "the output");
-    check_codes(name, pool, codes, y);
-    dispatch_floats(x.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      const Places<kChannels<T>> places(y, {&y, &x, &codes});
-      if (places.count == 0) return;
-      const unsigned threads = threads_for(places.count);
-      launch(name, max_pool_gather<T, kChannels<T>>, blocks_for(places.count, threads), threads, 0, places, Windows(pool), y.data<T>(), PlaneView(y),
-             x.data<T>(), PlaneView(x), Codes(codes));
-    });
-  });
-}

@@ -1,9 +1,7 @@
-// One call updates all parameters of a group: a launch takes as many of one dtype as its argument table holds, whatever their sizes. Headers, shapes
-// and strides as on the CPU: common/parameters.h; formulas: common/optimizer.h. Whole packs and the rest of a run go through the same code, so an
-// update does not depend on where in memory an element lies.
+// One call updates all parameters of a group: a launch takes as many of one dtype as its argument table holds, whatever their sizes. Formulas:
+// common/optimizer.h. Whole packs and the rest of a run go through the same code, so an update does not depend on where in memory an element lies.
 #include "../common/optimizer.h"
 
-#include "../common/parameters.h"
 #include "map.h"
 
 namespace dg {
@@ -46,19 +44,16 @@ template <class C, bool amsgrad>
 struct AdamRule {
   static constexpr int states = amsgrad ? 3 : 2;
   Adam<C> k;
+  AdamOptions options;
+  double step;
   const Replay* replay;  // null: k holds the corrections of the step
-  double lr, beta1, beta2, step;
 
   __device__ bool reads() const { return true; }
-  __host__ __device__ void correct(double count) {
-    k.step_size = C(lr / (1 - ::pow(beta1, count)));
-    k.inverse_correction = C(1 / ::sqrt(1 - ::pow(beta2, count)));
-  }
   __device__ void prepare() {
     if (!replay) return;
     DG_SHARED(C[2], corrections);
     if (threadIdx.x == 0) {
-      correct(step + double(replay->launches));
+      k.correct(options, step + double(replay->launches));
       corrections[0] = k.step_size;
       corrections[1] = k.inverse_correction;
     }
@@ -210,72 +205,44 @@ void each_dtype(const std::vector<Item>& items, const char* name, F&& f) {
 }
 
 }  // namespace
+
+void sgd(const std::vector<Item>& items, const SgdOptions& options) {
+  each_dtype(items, "sgd", [&](auto kind, uint32_t dtype) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    if (options.buffered) update_all<T>("sgd", items, dtype, MomentumRule<C>{Sgd<C>(options)});
+    else update_all<T>("sgd", items, dtype, SgdRule<C>{Sgd<C>(options)});
+  });
+}
+
+void adam(const std::vector<Item>& items, const AdamOptions& options, double step) {
+  each_dtype(items, "adam", [&](auto kind, uint32_t dtype) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const Adam<C> k(options, step);
+    if (options.amsgrad) update_all<T>("adam", items, dtype, AdamRule<C, true>{k, options, step, replay()});
+    else update_all<T>("adam", items, dtype, AdamRule<C, false>{k, options, step, replay()});
+  });
+}
+
+void rmsprop(const std::vector<Item>& items, const RmsPropOptions& options) {
+  each_dtype(items, "rmsprop", [&](auto kind, uint32_t dtype) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const RmsProp<C> k(options);
+    const auto run = [&](auto rule) { update_all<T>("rmsprop", items, dtype, rule); };
+    if (options.centered && options.moving()) run(RmsPropRule<C, true, true>{k});
+    else if (options.centered) run(RmsPropRule<C, true, false>{k});
+    else if (options.moving()) run(RmsPropRule<C, false, true>{k});
+    else run(RmsPropRule<C, false, false>{k});
+  });
+}
+
+void adagrad(const std::vector<Item>& items, const AdagradOptions& options) {
+  each_dtype(items, "adagrad", [&](auto kind, uint32_t dtype) {
+    using T = typename decltype(kind)::type;
+    update_all<T>("adagrad", items, dtype, AdagradRule<compute_t<T>>{Adagrad<compute_t<T>>(options)});
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_sgd(const dg_tensor* t, uint32_t first, uint32_t count, uint32_t has_buffer, double lr, double momentum, double dampening,
-               double weight_decay, uint32_t nesterov, uint32_t maximize, uint32_t fresh) {
-  return guard([&] {
-    const char* const name = "sgd";
-    const std::vector<Item> items = collect(t, first, count, has_buffer ? 1 : 0, name);
-    each_dtype(items, name, [&](auto kind, uint32_t dtype) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const Sgd<C> k{decay_of<C>(weight_decay, maximize), C(lr), C(momentum), C(1 - dampening), nesterov != 0, fresh != 0};
-      if (has_buffer) update_all<T>(name, items, dtype, MomentumRule<C>{k});
-      else update_all<T>(name, items, dtype, SgdRule<C>{k});
-    });
-  });
-}
-
-int32_t dg_adam(const dg_tensor* t, uint32_t first, uint32_t count, uint32_t amsgrad, double lr, double beta1, double beta2, double eps,
-                double weight_decay, uint32_t decoupled, uint32_t maximize, double step) {
-  return guard([&] {
-    const char* const name = "adam";
-    if (!(step >= 1)) fail(DG_RANGE, "adam: step %g must be at least 1", step);
-    const std::vector<Item> items = collect(t, first, count, amsgrad ? 3 : 2, name);
-    each_dtype(items, name, [&](auto kind, uint32_t dtype) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const auto run = [&]<class Rule>(Rule rule) {
-        rule.correct(step);
-        update_all<T>(name, items, dtype, rule);
-      };
-      const Adam<C> k{decay_of<C>(decoupled ? 0 : weight_decay, maximize), C(decoupled ? 1 - lr * weight_decay : 1), C(1 - beta1), C(beta2),
-                      C(1 - beta2), C(0), C(0), C(eps)};
-      if (amsgrad) run(AdamRule<C, true>{k, replay(), lr, beta1, beta2, step});
-      else run(AdamRule<C, false>{k, replay(), lr, beta1, beta2, step});
-    });
-  });
-}
-
-int32_t dg_rmsprop(const dg_tensor* t, uint32_t first, uint32_t count, uint32_t centered, double lr, double alpha, double eps, double weight_decay,
-                   double momentum, uint32_t maximize) {
-  return guard([&] {
-    const char* const name = "rmsprop";
-    const bool moving = momentum > 0;
-    const std::vector<Item> items = collect(t, first, count, 1 + (centered ? 1 : 0) + (moving ? 1 : 0), name);
-    each_dtype(items, name, [&](auto kind, uint32_t dtype) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const RmsProp<C> k{decay_of<C>(weight_decay, maximize), C(lr), C(alpha), C(1 - alpha), C(eps), C(momentum)};
-      if (centered && moving) update_all<T>(name, items, dtype, RmsPropRule<C, true, true>{k});
-      else if (centered) update_all<T>(name, items, dtype, RmsPropRule<C, true, false>{k});
-      else if (moving) update_all<T>(name, items, dtype, RmsPropRule<C, false, true>{k});
-      else update_all<T>(name, items, dtype, RmsPropRule<C, false, false>{k});
-    });
-  });
-}
-
-int32_t dg_adagrad(const dg_tensor* t, uint32_t first, uint32_t count, double rate, double eps, double weight_decay, uint32_t maximize) {
-  return guard([&] {
-    const char* const name = "adagrad";
-    const std::vector<Item> items = collect(t, first, count, 1, name);
-    each_dtype(items, name, [&](auto kind, uint32_t dtype) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      update_all<T>(name, items, dtype, AdagradRule<C>{{decay_of<C>(weight_decay, maximize), C(rate), C(eps)}});
-    });
-  });
-}

@@ -1,6 +1,8 @@
 // Softmax along one axis of any strides. A row is the elements along the axis at one position of the others; a group of threads works on it.
 //   y = exp(x - max) / sum, or x - max - log(sum); backward from y: dx = y (dy - sum(dy y)), or dy - exp(y) sum(dy)
 // Overwrites y and dx; may run in place. A row whose maximum is -inf or +inf gives NaN. One pass finds maximum and sum, a second one writes.
+#include "../common/softmax.h"
+
 #include "softmax.h"
 
 namespace dg {
@@ -25,7 +27,7 @@ struct Rows {
 };
 
 template <int N, bool log, class T>
-__global__ void softmax_forward(const __grid_constant__ Rows<2> rows, T* y, const T* x) {
+__global__ void softmax_forward_kernel(const __grid_constant__ Rows<2> rows, T* y, const T* x) {
   using C = compute_t<T>;
   int64_t base[2] = {};
   const bool exists = rows.find(base);
@@ -53,7 +55,7 @@ __global__ void softmax_forward(const __grid_constant__ Rows<2> rows, T* y, cons
 }
 
 template <int N, bool log, class T>
-__global__ void softmax_backward(const __grid_constant__ Rows<3> rows, T* dx, const T* dy, const T* y) {
+__global__ void softmax_backward_kernel(const __grid_constant__ Rows<3> rows, T* dx, const T* dy, const T* y) {
   using C = compute_t<T>;
   int64_t base[3] = {};
   const bool exists = rows.find(base);
@@ -89,13 +91,6 @@ __global__ void softmax_backward(const __grid_constant__ Rows<3> rows, T* dx, co
   }
 }
 
-// The shape and strides of t without the extent of `axis`.
-Tensor heads(Tensor t, int axis) {
-  t.numel /= t.sizes[axis];
-  t.sizes[axis] = 1;
-  return t;
-}
-
 // Calls run(rows, N) for tensors of elements of type T and equal sizes: N is 1 or as many elements as 16 bytes hold.
 template <class T, int K, class Run>
 void for_rows(const Tensor* const (&tensors)[K], int axis, Run&& run) {
@@ -123,8 +118,8 @@ void forward(const char* name, const Tensor& y, const Tensor& x, int axis) {
   dispatch_floats(x.dtype, name, [&](auto kind) {
     using T = typename decltype(kind)::type;
     for_rows<T, 2>({&y, &x}, axis, [&](const Rows<2>& rows, auto pack) {
-      launch(name, softmax_forward<decltype(pack)::value, log, T>, blocks_for(int64_t(rows.heads.count), rows.groups.groups), rows.groups.threads(), 0,
-             rows, y.data<T>(), x.data<T>());
+      const unsigned blocks = blocks_for(int64_t(rows.heads.count), rows.groups.groups);
+      launch(name, softmax_forward_kernel<decltype(pack)::value, log, T>, blocks, rows.groups.threads(), 0, rows, y.data<T>(), x.data<T>());
     });
   });
 }
@@ -134,41 +129,22 @@ void backward(const char* name, const Tensor& dx, const Tensor& dy, const Tensor
   dispatch_floats(y.dtype, name, [&](auto kind) {
     using T = typename decltype(kind)::type;
     for_rows<T, 3>({&dx, &dy, &y}, axis, [&](const Rows<3>& rows, auto pack) {
-      launch(name, softmax_backward<decltype(pack)::value, log, T>, blocks_for(int64_t(rows.heads.count), rows.groups.groups), rows.groups.threads(), 0,
-             rows, dx.data<T>(), dy.data<T>(), y.data<T>());
+      const unsigned blocks = blocks_for(int64_t(rows.heads.count), rows.groups.groups);
+      launch(name, softmax_backward_kernel<decltype(pack)::value, log, T>, blocks, rows.groups.threads(), 0, rows, dx.data<T>(), dy.data<T>(), y.data<T>());
     });
   });
 }
 
 }  // namespace
+
+void softmax(const Tensor& y, const Tensor& x, int axis, bool log) {
+  if (log) forward<true>("softmax", y, x, axis);
+  else forward<false>("softmax", y, x, axis);
+}
+
+void softmax_backward(const Tensor& dx, const Tensor& dy, const Tensor& y, int axis, bool log) {
+  if (log) backward<true>("softmax_backward", dx, dy, y, axis);
+  else backward<false>("softmax_backward", dx, dy, y, axis);
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_softmax(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t axis, uint32_t log) {
-  return guard([&] {
-    const char* const name = "softmax";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(y, x, name);
-    require_dtype(y, x.dtype, name, "the output");
-    if (axis >= uint32_t(x.rank)) fail(DG_RANGE, "%s: axis %u does not exist in %s", name, axis, shape_text(x).c_str());
-    if (x.numel == 0) return;
-    if (log) forward<true>(name, y, x, int(axis));
-    else forward<false>(name, y, x, int(axis));
-  });
-}
-
-int32_t dg_softmax_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dy_slot, uint32_t y_slot, uint32_t axis, uint32_t log) {
-  return guard([&] {
-    const char* const name = "softmax_backward";
-    const Tensor dx = tensor_at(t, dx_slot, name, Access::write), dy = tensor_at(t, dy_slot, name), y = tensor_at(t, y_slot, name);
-    require_same_sizes(dx, y, name);
-    require_same_sizes(dy, y, name);
-    require_dtype(dx, y.dtype, name, "the gradient of the input");
-    require_dtype(dy, y.dtype, name, "the gradient of the output");
-    if (axis >= uint32_t(y.rank)) fail(DG_RANGE, "%s: axis %u does not exist in %s", name, axis, shape_text(y).c_str());
-    if (y.numel == 0) return;
-    if (log) backward<true>(name, dx, dy, y, int(axis));
-    else backward<false>(name, dx, dy, y, int(axis));
-  });
-}

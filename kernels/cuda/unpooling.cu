@@ -89,7 +89,7 @@ __global__ void unpool_add(int64_t planes, int64_t channels, T* y, Planes vy, co
 }
 
 template <class T>
-__global__ void unpool_gather(Places<kGroup> places, T* y, Planes vy, const T* x, Planes vx, const int64_t* indices, Planes vi, Report bad) {
+__global__ void unpool_gather_kernel(Places<kGroup> places, T* y, Planes vy, const T* x, Planes vx, const int64_t* indices, Planes vi, Report bad) {
   const int64_t item = thread_item();
   if (item >= places.count) return;
   const Place p = places.place(item);
@@ -106,9 +106,7 @@ __global__ void unpool_gather(Places<kGroup> places, T* y, Planes vy, const T* x
   store_channels(places, p, y + places.offset(p, vy), vy.c, value);
 }
 
-Report outside(const char* op, const Tensor& full) {
-  return report(DG_RANGE, std::string(op) + ": an index is outside 0 .. " + std::to_string(Planes(full).count - 1) + " of the output " + shape_text(full));
-}
+Report outside(const char* op, const Tensor& full) { return report(DG_RANGE, outside_plane(op, full)); }
 
 // Calls f(tag<unsigned type of the size of an element>{}) for a floating-point dtype.
 template <class F>
@@ -120,56 +118,46 @@ void dispatch_bits(uint32_t dtype, const char* op, F&& f) {
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_unpool_scatter(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t indices_slot, uint32_t accumulate) {
-  return guard([&] {
-    const char* const name = "unpool_scatter";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name), indices = tensor_at(t, indices_slot, name);
-    check_unpooling(name, y, x, indices);
-    if (accumulate) {
-      dispatch_floats(x.dtype, name, [&](auto in) {
-        using T = typename decltype(in)::type;
-        if (y.numel == 0) return;
-        const int64_t planes = y.sizes[0] * y.sizes[1];
-        const unsigned threads = threads_for(planes * 32);
-        launch(name, unpool_add<T>, blocks_for(planes * 32, threads), threads, 0, planes, y.sizes[1], y.data<T>(), Planes(y), x.data<T>(), Planes(x),
-               indices.data<int64_t>(), Planes(indices), outside(name, y));
-      });
-      return;
+void unpool_scatter(const Tensor& y, const Tensor& x, const Tensor& indices, bool accumulate) {
+  const char* const name = "unpool_scatter";
+  if (y.numel == 0) return;
+  if (accumulate) {
+    dispatch_floats(x.dtype, name, [&](auto in) {
+      using T = typename decltype(in)::type;
+      const int64_t planes = y.sizes[0] * y.sizes[1];
+      const unsigned threads = threads_for(planes * 32);
+      launch(name, unpool_add<T>, blocks_for(planes * 32, threads), threads, 0, planes, y.sizes[1], y.data<T>(), Planes(y), x.data<T>(), Planes(x),
+             indices.data<int64_t>(), Planes(indices), outside(name, y));
+    });
+    return;
+  }
+  dispatch_bits(x.dtype, name, [&](auto in) {
+    using T = typename decltype(in)::type;
+    const Scratch scratch(y.numel * 8);
+    const Owners owners{scratch.as<unsigned long long>(), y.sizes[1], Planes(y).count, y.strides[1] == 1};
+    check_cuda(cudaMemsetAsync(owners.data, 0, size_t(y.numel) * 8, current_stream()), name);
+    const Places<kGroup> from(indices, {&indices}), to(y, {&y});
+    if (from.count > 0) {
+      const unsigned threads = threads_for(from.count);
+      launch("unpool_mark", unpool_mark, blocks_for(from.count, threads), threads, 0, from, owners, indices.data<int64_t>(), Planes(indices),
+             outside(name, y));
     }
-    dispatch_bits(x.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      if (y.numel == 0) return;
-      const Scratch scratch(y.numel * 8);
-      const Owners owners{scratch.as<unsigned long long>(), y.sizes[1], Planes(y).count, y.strides[1] == 1};
-      check_cuda(cudaMemsetAsync(owners.data, 0, size_t(y.numel) * 8, current_stream()), name);
-      const Places<kGroup> from(indices, {&indices}), to(y, {&y});
-      if (from.count > 0) {
-        const unsigned threads = threads_for(from.count);
-        launch("unpool_mark", unpool_mark, blocks_for(from.count, threads), threads, 0, from, owners, indices.data<int64_t>(), Planes(indices),
-               outside(name, y));
-      }
-      const unsigned threads = threads_for(to.count);
-      launch("unpool_take", unpool_take<T>, blocks_for(to.count, threads), threads, 0, to, owners, y.data<T>(), Planes(y), x.data<T>(), Planes(x));
-    });
+    const unsigned threads = threads_for(to.count);
+    launch("unpool_take", unpool_take<T>, blocks_for(to.count, threads), threads, 0, to, owners, y.data<T>(), Planes(y), x.data<T>(), Planes(x));
   });
 }
 
-int32_t dg_unpool_gather(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t indices_slot) {
-  return guard([&] {
-    const char* const name = "unpool_gather";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name), indices = tensor_at(t, indices_slot, name);
-    check_unpooling(name, x, y, indices);
-    dispatch_bits(x.dtype, name, [&](auto in) {
-      using T = typename decltype(in)::type;
-      const Places<kGroup> places(y, {&y, &indices});
-      if (places.count == 0) return;
-      const unsigned threads = threads_for(places.count);
-      launch(name, unpool_gather<T>, blocks_for(places.count, threads), threads, 0, places, y.data<T>(), Planes(y), x.data<T>(), Planes(x),
-             indices.data<int64_t>(), Planes(indices), outside(name, x));
-    });
+void unpool_gather(const Tensor& y, const Tensor& x, const Tensor& indices) {
+  const char* const name = "unpool_gather";
+  dispatch_bits(x.dtype, name, [&](auto in) {
+    using T = typename decltype(in)::type;
+    const Places<kGroup> places(y, {&y, &indices});
+    if (places.count == 0) return;
+    const unsigned threads = threads_for(places.count);
+    launch(name, unpool_gather_kernel<T>, blocks_for(places.count, threads), threads, 0, places, y.data<T>(), Planes(y), x.data<T>(), Planes(x),
+           indices.data<int64_t>(), Planes(indices), outside(name, x));
   });
 }
+
+}  // namespace dg
