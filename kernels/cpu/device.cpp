@@ -162,9 +162,3 @@ int32_t dg_graph_launch(uint32_t) {
 int32_t dg_graph_free(uint32_t) {
   return guard([] { no_graphs(); });
 }
-
-int32_t dg_set_tf32(uint32_t) {
-  return guard([] {});  // products of the cpu keep all bits of float32
-}
-
-uint32_t dg_get_tf32(void) { return 0; }
