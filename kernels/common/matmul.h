@@ -4,7 +4,7 @@
 
 namespace dg {
 
-// out [batch, m, n] = a [batch, m, k] @ b [batch, k, n] (+ bias with the sizes of out); tensors of rank 2 have no batch. A batch that is one tall
+// out [batch, m, n] = a [batch, m, k] @ b [batch, k, n] (+ bias with the sizes of out); with rank 2 there is no batch. A batch that is one tall
 // matrix counts as that: batch and m may differ from the sizes of the tensors.
 struct MatmulShape {
   Tensor out, a, b, bias;
