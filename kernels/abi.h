@@ -48,13 +48,13 @@ typedef struct dg_tensor {
   double strides[DG_MAX_RANK]; /* elements, >= 0; 0 for a broadcast axis */
 } dg_tensor;
 
-/* ---- library: kernels/cpu/library.cpp */
+/* ---- library: kernels/entry/library.cpp */
 DG_EXPORT int32_t dg_abi_version(void);
 DG_EXPORT uint32_t dg_last_error(char* text, uint32_t capacity); /* copies the message, returns its full length */
 DG_EXPORT int32_t dg_set_threads(int32_t count);
 DG_EXPORT int32_t dg_get_threads(void);
 
-/* ---- device: kernels/cpu/device.cpp. Devices are numbered from 0 (the CPU is one). Each has two streams, 0 for computation and 1 for
+/* ---- device: kernels/entry/device.cpp. Devices are numbered from 0 (the CPU is one). Each has two streams, 0 for computation and 1 for
    communication; work goes to the one that dg_set_stream chose. Nothing waits for a device but dg_synchronize, dg_event_synchronize, dg_read and the
    functions that return a number found in a tensor (dg_nonzero has its count as the size of `out`); an index or label out of range that only the device saw is reported by the next of these.
    properties: total and free bytes, multiprocessors, compute capability (major, minor), shared bytes a block, threads of a multiprocessor, clock in kHz.

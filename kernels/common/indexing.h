@@ -77,12 +77,71 @@ inline Tensor trailing_axes(const Tensor& x, int lead) {
   return t;
 }
 
-// The sizes of `packed` must be those of `shape` and then those of x beyond its first `count` axes.
-inline void require_row_sizes(const Tensor& packed, const Tensor& x, const Tensor& shape, int count, const char* op) {
+// Index tensors of one shape, which name rows along the first `count` axes of a tensor; `axes` are the numbers that errors give these axes,
+// `wrap` lets negative indices count from the end.
+struct RowIndices {
+  int count = 0;
+  bool wrap = false;
+  Tensor tensors[DG_MAX_RANK];
+  int axes[DG_MAX_RANK] = {};
+
+  const Tensor& shape() const { return tensors[0]; }
+};
+
+// Decodes the index tensors in the slots from `first` on for x: as many as `axes` has bits, which are their axes' numbers.
+inline RowIndices row_indices(const dg_tensor* t, uint32_t first, uint32_t axes, const Tensor& x, bool wrap, const char* op) {
+  RowIndices rows;
+  rows.count = __builtin_popcount(axes);
+  rows.wrap = wrap;
+  if (rows.count < 1 || rows.count > DG_MAX_RANK || rows.count > x.rank)
+    fail(DG_SHAPE, "%s: %d indices for a tensor of %d axes", op, rows.count, x.rank);
+  if (first >= DG_MAX_SLOTS - DG_MAX_RANK) fail(DG_RANGE, "%s: header slot %u does not exist", op, first);
+  for (int k = 0, bit = 0; k < rows.count; k++, bit++) {
+    while (!(axes & 1u << bit)) bit++;
+    rows.axes[k] = bit;
+    rows.tensors[k] = tensor_at(t, first + uint32_t(k), op);
+    require_index(rows.tensors[k], op);
+    require_same_sizes(rows.tensors[k], rows.shape(), op);
+  }
+  limit_work(rows.shape().numel);
+  return rows;
+}
+
+// The sizes of `packed` must be those of the indices and then those of x beyond the axes that they name.
+inline void require_row_sizes(const Tensor& packed, const Tensor& x, const RowIndices& rows, const char* op) {
+  const Tensor& shape = rows.shape();
   const int lead = shape.rank;
-  const bool fits = packed.rank == lead + x.rank - count && std::equal(shape.sizes, shape.sizes + lead, packed.sizes) &&
-                    std::equal(x.sizes + count, x.sizes + x.rank, packed.sizes + lead);
+  const bool fits = packed.rank == lead + x.rank - rows.count && std::equal(shape.sizes, shape.sizes + lead, packed.sizes) &&
+                    std::equal(x.sizes + rows.count, x.sizes + x.rank, packed.sizes + lead);
   if (!fits) fail(DG_SHAPE, "%s: a tensor of sizes %s does not hold the rows of %s", op, shape_text(packed).c_str(), shape_text(x).c_str());
 }
+
+// How errors about an index go on.
+inline std::string outside_axis(int64_t size, int axis, bool wrap) {
+  return "is outside axis " + std::to_string(axis) + " of size " + std::to_string(size) + ", allowed are " +
+         std::to_string(wrap ? -size : 0) + " to " + std::to_string(size - 1);
+}
+
+// x with the axes reversed whose bit is set; it has negative strides.
+inline Tensor reversed_axes(const Tensor& x, uint32_t axes) {
+  Tensor turned = x;
+  for (int i = 0; i < x.rank; i++) {
+    if (!(axes >> i & 1)) continue;
+    turned.offset += (x.sizes[i] - 1) * x.strides[i];
+    turned.strides[i] = -x.strides[i];
+  }
+  return turned;
+}
+
+// Provided by each library (indexing.cpp, indexing.cu); checked by entry/indexing.cpp, but for the values of indices and, in nonzero, the
+// number of true elements.
+// gather: `base` has the sizes of the index and the strides of x, 0 along `axis`.
+void gather(const Tensor& out, const Tensor& x, const Tensor& index, const Tensor& base, int axis);
+void index_get(const Tensor& out, const Tensor& x, const RowIndices& rows);
+void count_nonzero(const Tensor& out, const Tensor& x);
+void nonzero(const Tensor& out, const Tensor& x);
+void flip(const Tensor& out, const Tensor& x, uint32_t axes);
+// Keeps the columns j of row i with j - i >= diagonal (upper) or <= diagonal (lower).
+void triangle(const Tensor& out, const Tensor& x, int64_t diagonal, bool upper);
 
 }  // namespace dg

@@ -51,4 +51,25 @@ struct Plan {
   }
 };
 
+// The lines of x and of the output along an axis, whose length may differ between them.
+inline Plan lines_along(uint32_t axis, Tensor out, const Tensor& x, const char* op) {
+  out.sizes[axis] = 1;
+  out.numel = 1;
+  for (int i = 0; i < out.rank; i++) out.numel *= out.sizes[i];
+  return Plan(out, x, 1u << axis, op);
+}
+
+inline void require_axis(const Tensor& x, uint32_t axis, const char* op) {
+  if (axis >= uint32_t(x.rank)) fail(DG_RANGE, "%s: axis %u does not exist in %s", op, axis, shape_text(x).c_str());
+}
+
+// The outputs of a call that picks elements along an axis: positions, and the values where they are wanted.
+inline void require_picks(const Tensor& indices, const Tensor* values, const Tensor& x, const char* op) {
+  require_dtype(indices, DG_I64, op, "the output of positions");
+  if (!values) return;
+  require_dtype(*values, x.dtype, op, "the output of values");
+  require_same_sizes(*values, indices, op);
+  if (!same_strides(*values, indices)) fail(DG_SHAPE, "%s: the strides of values and positions differ", op);
+}
+
 }  // namespace dg

@@ -96,34 +96,6 @@ struct TruncatedNormalNumber {
 // The partner that step i of Fisher and Yates's shuffle of n elements swaps element i with.
 DG_HD int64_t shuffle_partner(int64_t i, int64_t n, uint32_t low, uint32_t high) { return i + int64_t(uniform_below(low, high, uint64_t(n - i))); }
 
-// Checks a call of dg_random.
-inline void check_random(const char* name, RandomOp op, const Tensor& out, double a, double b, double c, double d) {
-  if (!out.contiguous()) fail(DG_SHAPE, "%s: the output must be contiguous", name);
-  switch (op) {
-    case RandomOp::uniform: case RandomOp::normal: break;
-    case RandomOp::integers:
-      if (!(std::abs(a) <= 0x1p53 && std::abs(b) <= 0x1p53 && a < b)) fail(DG_RANGE, "%s: no whole numbers from %g to %g", name, a, b);
-      break;
-    case RandomOp::bernoulli:
-      if (!(a >= 0 && a <= 1)) fail(DG_RANGE, "%s: a probability must be in [0, 1], got %g", name, a);
-      break;
-    case RandomOp::exponential:
-      if (!(a > 0)) fail(DG_RANGE, "%s: the rate must be > 0, got %g", name, a);
-      break;
-    case RandomOp::truncated_normal:
-      if (!(b > 0 && c < d)) fail(DG_RANGE, "%s: no normal numbers of deviation %g between %g and %g", name, b, c, d);
-      break;
-    case RandomOp::bits:
-      if (!(a >= 0 && a <= 0xffffffffu && b >= 0 && b <= 0xffffffffu)) fail(DG_RANGE, "%s: the upper counter words must be 32-bit", name);
-      if (out.dtype != DG_I64) fail(DG_DTYPE, "%s: bits are written as int64, got %s", name, dtype_name(out.dtype));
-      break;
-    case RandomOp::permutation:
-      if (out.dtype != DG_I64) fail(DG_DTYPE, "%s: a permutation is written as int64, got %s", name, dtype_name(out.dtype));
-      break;
-    default: fail(DG_RANGE, "%s: op code %u does not exist", name, unsigned(op));
-  }
-}
-
 // What dropout multiplies what it keeps by, and the least word for which it keeps an element; p = 1 drops by its scale of 0.
 template <class C>
 struct DropoutRule {
@@ -132,21 +104,23 @@ struct DropoutRule {
   explicit DropoutRule(double p) : scale(p < 1 ? C(1.0 / (1.0 - p)) : C(0)), threshold(p < 1 ? uint32_t(p * 0x1p32) : 0) {}
   DG_HD C operator()(C x, uint32_t word) const { return word >= threshold && scale != C(0) ? x * scale : C(0); }
 };
-inline void check_dropout(const char* name, const Tensor& y, const Tensor& x, double p) {
-  require_same_sizes(y, x, name);
-  require_dtype(y, x.dtype, name, "the output");
-  if (!(p >= 0 && p <= 1)) fail(DG_RANGE, "%s: p must be in [0, 1], got %g", name, p);
-}
 
-inline void check_multinomial(const char* name, const Tensor& out, const Tensor& weights, bool replacement) {
-  require_dtype(out, DG_I64, name, "the output");
-  require_dtype(weights, DG_F64, name, "the weights");
-  if (out.rank != 2 || weights.rank != 2 || out.sizes[0] != weights.sizes[0] || !out.contiguous() || !weights.contiguous())
-    fail(DG_SHAPE, "%s: output %s and weights %s must be contiguous matrices of as many rows", name, shape_text(out).c_str(),
-         shape_text(weights).c_str());
-  const int64_t draws = out.sizes[1], categories = weights.sizes[1];
-  if (draws > 0 && !replacement && draws > categories)
-    fail(DG_RANGE, "%s: cannot draw %lld of %lld categories without replacement", name, (long long)draws, (long long)categories);
-}
+// The numbers of dg_random; what they are depends on the op.
+struct RandomArguments {
+  double a, b, c, d;
+};
+
+// `draws` of the categories of each of `rows` rows of weights.
+struct Draws {
+  int64_t rows, draws, categories;
+  bool replacement;
+  uint64_t counters;  // of the stream, a row
+};
+
+// Provided by each library (random.cpp, random.cu); checked by entry/random.cpp, but for the values of weights. All tensors but those of dropout
+// are contiguous.
+void random(const Tensor& out, RandomOp op, const RandomStream& stream, const RandomArguments& arguments);
+void dropout(const Tensor& y, const Tensor& x, double p, const RandomStream& stream);
+void multinomial(int64_t* out, const double* weights, const Draws& size, const RandomStream& stream);
 
 }  // namespace dg

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "binary.h"
+#include "indexing.h"
 
 namespace dg {
 
@@ -26,5 +27,17 @@ DG_HD T scatter_identity(ScatterOp op) {
   if (op == ScatterOp::amin) return T(L::has_infinity ? L::infinity() : L::max());
   return T(C(0));
 }
+
+// What a scatter writes: the elements of a tensor or, if constant, a number in place of each; then `tensor` has no memory and strides of 0.
+struct ScatterSource {
+  Tensor tensor;
+  bool constant = false;
+  double value = 0;
+};
+
+// Provided by each library (scatter.cpp, scatter.cu); checked by entry/scatter.cpp, but for the values of the indices, which
+// are all checked before the first write.
+void scatter(const Tensor& out, const Tensor& index, const ScatterSource& src, int axis, ScatterOp op, bool include_self);
+void index_put(const Tensor& x, const ScatterSource& src, const RowIndices& rows, ScatterOp op);
 
 }  // namespace dg

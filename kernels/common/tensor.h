@@ -8,7 +8,7 @@
 
 namespace dg {
 
-// Address and size of a live storage; fails with DG_DISPOSED otherwise. Provided by each library (memory.cpp).
+// Address and size of a live storage; fails with DG_DISPOSED otherwise. From the table of entry/memory.cpp.
 struct Region {
   char* data;
   int64_t bytes;
@@ -87,7 +87,7 @@ inline std::string shape_text(const Tensor& t) {
 
 enum class Access { read, write };
 
-// Provided by each library (device.cpp): the device type that it serves (0 cpu, 1 cuda), and what makes a device of an index the one that the
+// Provided by each library (device.cpp, device.cu): the device type that it serves (0 cpu, 1 cuda), and what makes a device of an index the one that the
 // current call works on; fails with DG_DEVICE if there is none.
 uint32_t library_device_type();
 void require_device(uint32_t index, const char* op);

@@ -1,5 +1,4 @@
-#include "allocator.h"
-
+// The caching allocator: size classes for small blocks, best fit with split and merge for large ones. 64-byte aligned memory.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -9,7 +8,7 @@
 #include <set>
 #include <vector>
 
-#include "../common/status.h"
+#include "../common/memory.h"
 
 namespace dg {
 namespace {

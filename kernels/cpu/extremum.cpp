@@ -1,4 +1,6 @@
 // The first largest or smallest element along one axis and its position. NaN counts as the extremum, as in PyTorch.
+#include "../common/extremum.h"
+
 #include "reduction.h"
 
 namespace dg {
@@ -6,17 +8,6 @@ namespace {
 
 constexpr int64_t kExtremumSegment = 65536;  // elements of a unit of work along the axis
 constexpr int64_t kExtremumColumns = 256;
-
-template <bool smallest, class A>
-inline bool better(A candidate, A best) {
-  return (smallest ? candidate < best : candidate > best) || (candidate != candidate && best == best);
-}
-
-template <class A>
-struct Found {
-  A value;
-  int64_t index;
-};
 
 // The extremum of elements [begin, end) of a row: first by value, block by block, then by position within the winning block.
 template <bool smallest, class A>
@@ -31,7 +22,7 @@ Found<A> search_row(const Reader<A>& x, int64_t base, int64_t stride, int64_t be
     const A* p = x.read(buffer, base + at * stride, stride, n);
     part.add(p, n, A(0));
     const A value = part.result();
-    if (at == begin || better<smallest>(value, best)) {
+    if (at == begin || better(smallest, value, best)) {
       best = value;
       block = at;
     }
@@ -59,7 +50,7 @@ void search_inner(A* values, int64_t* indices, const Reader<A>& x, const Loop<2>
   for (int64_t k = 0; k < kept.numel; k++) {
     Found<A> best = found[k * segments];
     for (int64_t s = 1; s < segments; s++)
-      if (better<smallest>(found[k * segments + s].value, best.value)) best = found[k * segments + s];
+      if (better(smallest, found[k * segments + s].value, best.value)) best = found[k * segments + s];
     values[k] = best.value;
     indices[k] = best.index;
   }
@@ -96,7 +87,7 @@ void search_outer(A* values, int64_t* indices, const Reader<A>& x, const Loop<2>
           }
         }
         for (int64_t c = 0; c < width; c++) {
-          if (from > 0 && !better<smallest>(best[c], values[first + c])) continue;
+          if (from > 0 && !better(smallest, best[c], values[first + c])) continue;
           values[first + c] = best[c];
           indices[first + c] = from + where[c];
         }
@@ -112,40 +103,25 @@ void search(A* values, int64_t* indices, const Reader<A>& x, const Loop<2>& kept
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_extremum(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, uint32_t smallest) {
-  return guard([&] {
-    const char* const name = "extremum";
-    const Tensor indices = tensor_at(t, indices_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    const bool wanted = present(values_slot);
-    const Tensor values = wanted ? tensor_at(t, values_slot, name, Access::write) : indices;
-    if (axis >= uint32_t(x.rank)) fail(DG_RANGE, "%s: axis %u does not exist in %s", name, axis, shape_text(x).c_str());
-    require_dtype(indices, DG_I64, name, "the output of positions");
-    if (wanted) require_dtype(values, x.dtype, name, "the output of values");
-    require_same_sizes(values, indices, name);
-    if (!same_strides(values, indices)) fail(DG_SHAPE, "%s: the strides of values and positions differ", name);
-    const Plan plan(indices, x, 1u << axis, name);
-    if (plan.outputs == 0) return;
-    if (plan.count == 0) fail(DG_SHAPE, "%s: no largest or smallest of no elements", name);
-    const Loop<2> kept({&plan.kept_x, &plan.kept_out});
-    const int64_t count = x.sizes[axis], stride = x.strides[axis], step = kept.strides[1][kept.rank - 1];
-    dispatch_accumulator(x.dtype, [&](auto kind) {
-      using A = typename decltype(kind)::type;
-      const Reader<A> reader = reader_of<A>(x, name);
-      const Scratch value_space(plan.outputs * int64_t(sizeof(A))), index_space(plan.outputs * 8);
-      A* const v = value_space.as<A>();
-      int64_t* const i = index_space.as<int64_t>();
-      if (smallest) search<true>(v, i, reader, kept, count, stride);
-      else search<false>(v, i, reader, kept, count, stride);
-      int64_t k = 0;
-      kept.rows(0, kept.numel, [&](const int64_t* offset, int64_t n) {
-        if (wanted) write_elements(values, offset[1], step, v + k, n);
-        write_elements(indices, offset[1], step, i + k, n);
-        k += n;
-      });
+void extremum(const Tensor* values, const Tensor& indices, const Tensor& x, const Plan& plan, int axis, bool smallest) {
+  const Loop<2> kept({&plan.kept_x, &plan.kept_out});
+  const int64_t count = x.sizes[axis], stride = x.strides[axis], step = kept.strides[1][kept.rank - 1];
+  dispatch_accumulator(x.dtype, [&](auto kind) {
+    using A = typename decltype(kind)::type;
+    const Reader<A> reader = reader_of<A>(x, "extremum");
+    const Scratch value_space(plan.outputs * int64_t(sizeof(A))), index_space(plan.outputs * 8);
+    A* const v = value_space.as<A>();
+    int64_t* const i = index_space.as<int64_t>();
+    if (smallest) search<true>(v, i, reader, kept, count, stride);
+    else search<false>(v, i, reader, kept, count, stride);
+    int64_t k = 0;
+    kept.rows(0, kept.numel, [&](const int64_t* offset, int64_t n) {
+      if (values) write_elements(*values, offset[1], step, v + k, n);
+      write_elements(indices, offset[1], step, i + k, n);
+      k += n;
     });
   });
 }
+
+}  // namespace dg

@@ -7,17 +7,12 @@ namespace dg {
 namespace {
 
 template <class T, class I>
-void gather(const Tensor& out, const Tensor& x, const Tensor& index, int axis) {
-  if (index.numel == 0) return;
+void gather(const Tensor& out, const Tensor& x, const Tensor& index, const Tensor& base, int axis) {
   if (x.numel == 0) {  // then the axis is empty, and every index outside
     BadIndex bad;
     bad.note(0, index.data<I>()[0]);
     bad.check(0, axis, false);
   }
-  Tensor base = index;  // x without its indexed axis, over the sizes of the index
-  base.storage_data = x.storage_data;
-  base.offset = x.offset;
-  for (int i = 0; i < x.rank; i++) base.strides[i] = i == axis ? 0 : x.strides[i];
   const Loop<3> loop({&out, &index, &base});
   const int last = loop.rank - 1;
   const int64_t so = loop.strides[0][last], si = loop.strides[1][last], sx = loop.strides[2][last];
@@ -44,7 +39,7 @@ void gather(const Tensor& out, const Tensor& x, const Tensor& index, int axis) {
 }
 
 template <class T>
-void read_rows(const Tensor& out, const Tensor& x, const Rows& rows) {
+void read_rows(const Tensor& out, const Tensor& x, const RowOffsets& rows) {
   const int lead = rows.shape.rank;
   const Tensor out_row = trailing_axes(out, lead), x_row = trailing_axes(x, rows.count);
   const int64_t length = x_row.numel, n = rows.size();
@@ -85,7 +80,6 @@ void each_true(const Loop<2>& loop, const uint8_t* x, int64_t begin, int64_t end
 
 // Numbers of true elements before each chunk of kGrain; the last entry is the total.
 std::vector<int64_t> chunk_starts(const Tensor& x) {
-  limit_work(x.numel);
   if (x.numel == 0) return {0};
   const Tensor order = row_major(x);
   const Loop<2> loop({&order, &x});
@@ -104,128 +98,73 @@ std::vector<int64_t> chunk_starts(const Tensor& x) {
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_gather(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t index_slot, uint32_t axis) {
-  return guard([&] {
-    const char* const name = "gather";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name), index = tensor_at(t, index_slot, name);
-    require_index(index, name);
-    require_same_sizes(out, index, name);
-    require_dtype(out, x.dtype, name, "the output");
-    if (x.rank != index.rank || axis >= uint32_t(x.rank)) fail(DG_SHAPE, "%s: ranks %d and %d, axis %u", name, x.rank, index.rank, axis);
-    for (int i = 0; i < x.rank; i++)
-      if (uint32_t(i) != axis && index.sizes[i] > x.sizes[i])
-        fail(DG_SHAPE, "%s: index %s exceeds %s", name, shape_text(index).c_str(), shape_text(x).c_str());
-    dispatch_width(x.dtype, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      dispatch_index(index, [&](auto of) { gather<T, typename decltype(of)::type>(out, x, index, int(axis)); });
-    });
+void gather(const Tensor& out, const Tensor& x, const Tensor& index, const Tensor& base, int axis) {
+  dispatch_width(x.dtype, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    dispatch_index(index, [&](auto of) { gather<T, typename decltype(of)::type>(out, x, index, base, axis); });
   });
 }
 
-int32_t dg_index_get(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t first, uint32_t axes, uint32_t wrap) {
-  return guard([&] {
-    const char* const name = "index";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_dtype(out, x.dtype, name, "the output");
-    const Rows rows(t, first, axes, x, wrap != 0, name);
-    require_row_sizes(out, x, rows.shape, rows.count, name);
-    dispatch_width(x.dtype, [&](auto kind) { read_rows<typename decltype(kind)::type>(out, x, rows); });
-  });
+void index_get(const Tensor& out, const Tensor& x, const RowIndices& indices) {
+  const RowOffsets rows(indices, x);
+  dispatch_width(x.dtype, [&](auto kind) { read_rows<typename decltype(kind)::type>(out, x, rows); });
 }
 
-int32_t dg_count_nonzero(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot) {
-  return guard([&] {
-    const char* const name = "count_nonzero";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_dtype(out, DG_I64, name, "the output");
-    require_dtype(x, DG_BOOL, name, "the input");
-    if (out.numel != 1) fail(DG_SHAPE, "%s: the output must have one element", name);
-    *out.data<int64_t>() = chunk_starts(x).back();
-  });
-}
+void count_nonzero(const Tensor& out, const Tensor& x) { *out.data<int64_t>() = chunk_starts(x).back(); }
 
-int32_t dg_nonzero(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot) {
-  return guard([&] {
-    const char* const name = "nonzero";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_dtype(out, DG_I64, name, "the output");
-    require_dtype(x, DG_BOOL, name, "the input");
-    const std::vector<int64_t> starts = chunk_starts(x);
-    if (out.rank != 2 || out.sizes[0] != starts.back() || out.sizes[1] != x.rank)
-      fail(DG_SHAPE, "%s: %lld positions of %d axes do not fill %s", name, static_cast<long long>(starts.back()), x.rank, shape_text(out).c_str());
-    if (starts.back() == 0) return;
-    const Tensor order = row_major(x);
-    const Loop<2> loop({&order, &x});
-    const uint8_t* const data = x.data<uint8_t>();
-    int64_t* const to = out.data<int64_t>();
-    parallel_for(int64_t(starts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; c++) {
-        int64_t row = starts[size_t(c)];
-        const int64_t stop = starts[size_t(c) + 1];
-        each_true(loop, data, c * kGrain, std::min(x.numel, (c + 1) * kGrain), [&](int64_t position) {
-          if (row >= stop) return;  // x changed under us
-          for (int i = x.rank - 1; i >= 0; i--) {
-            to[row * out.strides[0] + i * out.strides[1]] = position % x.sizes[i];
-            position /= x.sizes[i];
-          }
-          row++;
-        });
-      }
-    });
-  });
-}
-
-int32_t dg_flip(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t axes) {
-  return guard([&] {
-    const char* const name = "flip";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    require_dtype(out, x.dtype, name, "the output");
-    if (x.numel == 0) return;
-    Tensor turned = x;
-    for (int i = 0; i < x.rank; i++) {
-      if (!(axes >> i & 1)) continue;
-      turned.offset += (x.sizes[i] - 1) * x.strides[i];
-      turned.strides[i] = -x.strides[i];
+void nonzero(const Tensor& out, const Tensor& x) {
+  const std::vector<int64_t> starts = chunk_starts(x);
+  if (out.sizes[0] != starts.back())
+    fail(DG_SHAPE, "nonzero: %lld positions of %d axes do not fill %s", static_cast<long long>(starts.back()), x.rank,
+         shape_text(out).c_str());
+  if (starts.back() == 0) return;
+  const Tensor order = row_major(x);
+  const Loop<2> loop({&order, &x});
+  const uint8_t* const data = x.data<uint8_t>();
+  int64_t* const to = out.data<int64_t>();
+  parallel_for(int64_t(starts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; c++) {
+      int64_t row = starts[size_t(c)];
+      const int64_t stop = starts[size_t(c) + 1];
+      each_true(loop, data, c * kGrain, std::min(x.numel, (c + 1) * kGrain), [&](int64_t position) {
+        if (row >= stop) return;  // x changed under us
+        for (int i = x.rank - 1; i >= 0; i--) {
+          to[row * out.strides[0] + i * out.strides[1]] = position % x.sizes[i];
+          position /= x.sizes[i];
+        }
+        row++;
+      });
     }
-    dispatch_width(x.dtype, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      map1<T, T>(out, turned, [](T v) { return v; });
-    });
   });
 }
 
-int32_t dg_triangle(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double diagonal, uint32_t upper) {
-  return guard([&] {
-    const char* const name = "triangle";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    require_dtype(out, x.dtype, name, "the output");
-    if (x.rank < 2) fail(DG_SHAPE, "%s: takes matrices, got rank %d", name, x.rank);
-    if (!(std::fabs(diagonal) <= 9007199254740992.0)) fail(DG_RANGE, "%s: diagonal %g is out of range", name, diagonal);
-    if (x.numel == 0) return;
-    const int64_t shift = int64_t(diagonal), columns = x.size(-1), height = x.size(-2), so = out.stride(-1), sx = x.stride(-1);
-    const Tensor out_rows = leading_axes(out, out.rank - 1), x_rows = leading_axes(x, x.rank - 1), order = row_major(out_rows);
-    const Loop<3> loop({&order, &out_rows, &x_rows});
-    dispatch_width(x.dtype, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      parallel_for(loop.numel, std::max<int64_t>(1, kGrain / columns), [&](int64_t begin, int64_t end) {
-        loop.rows(begin, end, [&](const int64_t* offset, int64_t count) {
-          for (int64_t r = 0; r < count; r++) {
-            const int64_t i = (offset[0] + r) % height;
-            T* const o = out.data<T>() + offset[1] + r * loop.strides[1][loop.rank - 1];
-            const T* const a = x.data<T>() + offset[2] + r * loop.strides[2][loop.rank - 1];
-            // Row i keeps the columns j with j - i >= shift (upper) or j - i <= shift (lower).
-            const int64_t low = std::clamp<int64_t>(upper ? i + shift : 0, 0, columns);
-            const int64_t high = std::clamp<int64_t>(upper ? columns : i + shift + 1, 0, columns);
-            for (int64_t j = 0; j < columns; j++) o[j * so] = j >= low && j < high ? a[j * sx] : T(0);
-          }
-        });
+void flip(const Tensor& out, const Tensor& x, uint32_t axes) {
+  dispatch_width(x.dtype, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    map1<T, T>(out, reversed_axes(x, axes), [](T v) { return v; });
+  });
+}
+
+void triangle(const Tensor& out, const Tensor& x, int64_t diagonal, bool upper) {
+  const int64_t columns = x.size(-1), height = x.size(-2), so = out.stride(-1), sx = x.stride(-1);
+  const Tensor out_rows = leading_axes(out, out.rank - 1), x_rows = leading_axes(x, x.rank - 1), order = row_major(out_rows);
+  const Loop<3> loop({&order, &out_rows, &x_rows});
+  dispatch_width(x.dtype, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    parallel_for(loop.numel, std::max<int64_t>(1, kGrain / columns), [&](int64_t begin, int64_t end) {
+      loop.rows(begin, end, [&](const int64_t* offset, int64_t count) {
+        for (int64_t r = 0; r < count; r++) {
+          const int64_t i = (offset[0] + r) % height;
+          T* const o = out.data<T>() + offset[1] + r * loop.strides[1][loop.rank - 1];
+          const T* const a = x.data<T>() + offset[2] + r * loop.strides[2][loop.rank - 1];
+          const int64_t low = std::clamp<int64_t>(upper ? i + diagonal : 0, 0, columns);
+          const int64_t high = std::clamp<int64_t>(upper ? columns : i + diagonal + 1, 0, columns);
+          for (int64_t j = 0; j < columns; j++) o[j * so] = j >= low && j < high ? a[j * sx] : T(0);
+        }
       });
     });
   });
 }
+
+}  // namespace dg

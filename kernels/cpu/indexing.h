@@ -2,7 +2,6 @@
 #pragma once
 #include <atomic>
 #include <mutex>
-#include <optional>
 
 #include "../common/indexing.h"
 #include "allocator.h"
@@ -22,8 +21,7 @@ class BadIndex {
   }
   void check(int64_t size, int axis, bool wrap) const {
     if (position_.load() == INT64_MAX) return;
-    fail(DG_RANGE, "index %lld is outside axis %d of size %lld, allowed are %lld to %lld", static_cast<long long>(index_), axis,
-         static_cast<long long>(size), static_cast<long long>(wrap ? -size : 0), static_cast<long long>(size - 1));
+    fail(DG_RANGE, "index %lld %s", static_cast<long long>(index_), outside_axis(size, axis, wrap).c_str());
   }
 
  private:
@@ -32,30 +30,18 @@ class BadIndex {
   int64_t index_ = 0;
 };
 
-// Rows of `x` named by indices into its first axes: the set bits of `axes` say how many, and which axes of the caller's tensor errors name.
-// offset(b) is the element offset of row b, in row-major order over the common shape of the indices.
-class Rows {
+// Where the rows of x begin that the indices name: element offsets, in row-major order over the shape of the indices.
+class RowOffsets {
  public:
-  Rows(const dg_tensor* t, uint32_t first, uint32_t axes, const Tensor& x, bool wrap, const char* op) {
-    count = __builtin_popcount(axes);
-    if (count < 1 || count > DG_MAX_RANK || count > x.rank) fail(DG_SHAPE, "%s: %d indices for a tensor of %d axes", op, count, x.rank);
-    if (first >= DG_MAX_SLOTS - DG_MAX_RANK) fail(DG_RANGE, "%s: header slot %u does not exist", op, first);
-    shape = tensor_at(t, first, op);
-    limit_work(shape.numel);
-    offsets_.emplace(std::max<int64_t>(8, shape.numel * 8));
-    int64_t* const to = offsets_->as<int64_t>();
+  RowOffsets(const RowIndices& indices, const Tensor& x)
+      : count(indices.count), shape(indices.shape()), offsets_(std::max<int64_t>(8, shape.numel * 8)) {
+    int64_t* const to = offsets_.as<int64_t>();
     std::fill(to, to + shape.numel, 0);
-    for (int k = 0; k < count; k++) {
-      const Tensor index = tensor_at(t, first + k, op);
-      require_index(index, op);
-      require_same_sizes(index, shape, op);
-      while (!(axes & 1u << bit_)) bit_++;
-      add(index, x.sizes[k], x.strides[k], bit_++, wrap);
-    }
+    for (int k = 0; k < count; k++) add(indices.tensors[k], x.sizes[k], x.strides[k], indices.axes[k], indices.wrap);
   }
 
   int64_t size() const { return shape.numel; }
-  const int64_t* offsets() const { return offsets_->as<int64_t>(); }
+  const int64_t* offsets() const { return offsets_.as<int64_t>(); }
 
   int count;
   Tensor shape;
@@ -64,7 +50,7 @@ class Rows {
   void add(const Tensor& index, int64_t size, int64_t stride, int axis, bool wrap) {
     const Tensor order = row_major(index);
     const Loop<2> loop({&order, &index});
-    int64_t* const to = offsets_->as<int64_t>();
+    int64_t* const to = offsets_.as<int64_t>();
     BadIndex bad;
     dispatch_index(index, [&](auto kind) {
       using I = typename decltype(kind)::type;
@@ -83,8 +69,7 @@ class Rows {
     bad.check(size, axis, wrap);
   }
 
-  int bit_ = 0;
-  std::optional<Scratch> offsets_;
+  Scratch offsets_;
 };
 
 // Offsets of the positions of `x` in row-major order.

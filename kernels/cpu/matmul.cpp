@@ -38,23 +38,20 @@ void integer_product(int64_t batch, int64_t m, int64_t n, int64_t k, Matrices<co
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_matmul(const dg_tensor* t, uint32_t out_slot, uint32_t a_slot, uint32_t b_slot, uint32_t bias_slot) {
-  return guard([&] {
-    const char* const name = "matmul";
-    const MatmulShape s(t, out_slot, a_slot, b_slot, bias_slot, name);
-    if (s.out.numel == 0) return;
-    dispatch_numbers(s.out.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      const Matrices<const T> init = s.biased ? matrices<const T>(s.bias) : Matrices<const T>{};
-      const auto product = [&](auto&& run) {
-        run(s.batch, s.m, s.n, s.k, matrices<const T>(s.a), matrices<const T>(s.b), init, matrices<T>(s.out));
-      };
-      if constexpr (is_float<T>) product(gemm<T>);
-      else product(integer_product<T>);
-    });
+void matmul(const MatmulShape& s) {
+  dispatch_numbers(s.out.dtype, "matmul", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    const Matrices<const T> init = s.biased ? matrices<const T>(s.bias) : Matrices<const T>{};
+    const auto product = [&](auto&& run) {
+      run(s.batch, s.m, s.n, s.k, matrices<const T>(s.a), matrices<const T>(s.b), init, matrices<T>(s.out));
+    };
+    if constexpr (is_float<T>) product(gemm<T>);
+    else product(integer_product<T>);
   });
 }
+
+void set_tf32(bool) {}  // products of the CPU keep all bits of float32
+bool get_tf32() { return false; }
+
+}  // namespace dg

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace dg {
+#include "../common/library.h"
 
-int thread_count();  // library.cpp
+namespace dg {
 
 // Calls f(begin, end) over [0, n) in chunks of `grain`; f must not throw.
 template <class F>

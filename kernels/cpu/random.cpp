@@ -108,8 +108,47 @@ void from_words(T* out, int64_t numel, const Stream& stream, F f) {
   });
 }
 
-void fill(const Tensor& out, RandomOp op, const Stream& stream, double a, double b, double c, double d) {
+// Draws from one row of weights, with the counters of the stream from `first` on; false when it does not have as many of weight > 0.
+bool draw(int64_t* out, const Draws& size, const double* weights, const Stream& stream, uint64_t first) {
+  const int64_t draws = size.draws, categories = size.categories;
+  uint32_t word[4][kLanes];
+  if (size.replacement) {
+    std::vector<double> cumulative(static_cast<size_t>(categories));
+    double total = 0;
+    int64_t last = -1;
+    for (int64_t i = 0; i < categories; i++) {
+      cumulative[size_t(i)] = total += weights[i];
+      if (weights[i] > 0) last = i;
+    }
+    if (last < 0) return false;
+    for (int64_t i = 0; i < draws; i++) {
+      if (i % (2 * kLanes) == 0) stream.words(first + uint64_t(i / 2), word);
+      const int64_t lane = i % (2 * kLanes) / 2, j = i % 2 * 2;
+      const double at = uniform_double(word[j][lane], word[j + 1][lane]) * total;
+      const int64_t found = std::upper_bound(cumulative.begin(), cumulative.end(), at) - cumulative.begin();
+      out[i] = std::min(found, last);
+    }
+    return true;
+  }
+  // The smallest of exponential numbers of rate w_i, one after another, are draws in proportion to w (Efraimidis and Spirakis 2006).
+  std::vector<std::pair<double, int64_t>> keys;
+  for (int64_t i = 0; i < categories; i++) {
+    if (i % (2 * kLanes) == 0) stream.words(first + uint64_t(i / 2), word);
+    const int64_t lane = i % (2 * kLanes) / 2, j = i % 2 * 2;
+    if (weights[i] > 0) keys.emplace_back(exponential_number(word[j][lane], word[j + 1][lane], weights[i]), i);
+  }
+  if (int64_t(keys.size()) < draws) return false;
+  std::partial_sort(keys.begin(), keys.begin() + draws, keys.end());
+  for (int64_t i = 0; i < draws; i++) out[i] = keys[size_t(i)].second;
+  return true;
+}
+
+}  // namespace
+
+void random(const Tensor& out, RandomOp op, const RandomStream& words, const RandomArguments& arguments) {
   const char* const name = "random";
+  const Stream stream{words};
+  const double a = arguments.a, b = arguments.b, c = arguments.c, d = arguments.d;
   switch (op) {
     case RandomOp::uniform:
       return dispatch_floats(out.dtype, name, [&](auto kind) {
@@ -162,110 +201,48 @@ void fill(const Tensor& out, RandomOp op, const Stream& stream, double a, double
   }
 }
 
-// Draws `draws` categories of a row of weights; false when it does not have as many of weight > 0.
-bool draw(int64_t* out, int64_t draws, const double* weights, int64_t categories, bool replacement, const Stream& stream, uint64_t first) {
-  uint32_t word[4][kLanes];
-  if (replacement) {
-    std::vector<double> cumulative(static_cast<size_t>(categories));
-    double total = 0;
-    int64_t last = -1;
-    for (int64_t i = 0; i < categories; i++) {
-      cumulative[size_t(i)] = total += weights[i];
-      if (weights[i] > 0) last = i;
-    }
-    if (last < 0) return false;
-    for (int64_t i = 0; i < draws; i++) {
-      if (i % (2 * kLanes) == 0) stream.words(first + uint64_t(i / 2), word);
-      const int64_t lane = i % (2 * kLanes) / 2, j = i % 2 * 2;
-      const double at = uniform_double(word[j][lane], word[j + 1][lane]) * total;
-      const int64_t found = std::upper_bound(cumulative.begin(), cumulative.end(), at) - cumulative.begin();
-      out[i] = std::min(found, last);
-    }
-    return true;
-  }
-  // The smallest of exponential numbers of rate w_i, one after another, are draws in proportion to w (Efraimidis and Spirakis 2006).
-  std::vector<std::pair<double, int64_t>> keys;
-  for (int64_t i = 0; i < categories; i++) {
-    if (i % (2 * kLanes) == 0) stream.words(first + uint64_t(i / 2), word);
-    const int64_t lane = i % (2 * kLanes) / 2, j = i % 2 * 2;
-    if (weights[i] > 0) keys.emplace_back(exponential_number(word[j][lane], word[j + 1][lane], weights[i]), i);
-  }
-  if (int64_t(keys.size()) < draws) return false;
-  std::partial_sort(keys.begin(), keys.begin() + draws, keys.end());
-  for (int64_t i = 0; i < draws; i++) out[i] = keys[size_t(i)].second;
-  return true;
-}
-
-}  // namespace
-}  // namespace dg
-
-using namespace dg;
-
-int32_t dg_random(const dg_tensor* t, uint32_t out_slot, uint32_t op, uint32_t seed_low, uint32_t seed_high, uint32_t offset_low,
-                  uint32_t offset_high, double a, double b, double c, double d) {
-  return guard([&] {
-    const Tensor out = tensor_at(t, out_slot, "random", Access::write);
-    check_random("random", RandomOp(op), out, a, b, c, d);
-    Stream stream{random_stream(seed_low, seed_high, offset_low, offset_high)};
-    if (RandomOp(op) == RandomOp::bits) stream.high[0] = uint32_t(a), stream.high[1] = uint32_t(b);
-    fill(out, RandomOp(op), stream, a, b, c, d);
-  });
-}
-
-int32_t dg_dropout(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, double p, uint32_t seed_low, uint32_t seed_high, uint32_t offset_low,
-                   uint32_t offset_high) {
-  return guard([&] {
-    const char* const name = "dropout";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    check_dropout(name, y, x, p);
-    const Stream stream{random_stream(seed_low, seed_high, offset_low, offset_high)};
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      const Loop<2> loop({&y, &x});
-      const DropoutRule<C> rule(p);
-      const int64_t sy = loop.strides[0][loop.rank - 1], sx = loop.strides[1][loop.rank - 1];
-      const bool unit = loop.all_unit();
-      T* const to = y.data<T>();
-      const T* const from = x.data<T>();
-      for_counters(stream, loop.numel, 4, [=, &loop](const uint32_t (&w)[4][kLanes], int64_t at, int64_t count) {
-        uint32_t word[4 * kLanes];
+void dropout(const Tensor& y, const Tensor& x, double p, const RandomStream& words) {
+  const Stream stream{words};
+  dispatch_floats(x.dtype, "dropout", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    const Loop<2> loop({&y, &x});
+    const DropoutRule<C> rule(p);
+    const int64_t sy = loop.strides[0][loop.rank - 1], sx = loop.strides[1][loop.rank - 1];
+    const bool unit = loop.all_unit();
+    T* const to = y.data<T>();
+    const T* const from = x.data<T>();
+    for_counters(stream, loop.numel, 4, [=, &loop](const uint32_t (&w)[4][kLanes], int64_t at, int64_t count) {
+      uint32_t word[4 * kLanes];
 #pragma omp simd
-        for (int64_t lane = 0; lane < kLanes; lane++)
-          for (int j = 0; j < 4; j++) word[4 * lane + j] = w[j][lane];
-        const uint32_t* u = word;
-        loop.rows(at, at + count, [=, &u](const int64_t* offset, int64_t length) {
-          T* const out = to + offset[0];
-          const T* const in = from + offset[1];
-          const uint32_t* const keep = u;
-          u += length;
-          if (unit) {
+      for (int64_t lane = 0; lane < kLanes; lane++)
+        for (int j = 0; j < 4; j++) word[4 * lane + j] = w[j][lane];
+      const uint32_t* u = word;
+      loop.rows(at, at + count, [=, &u](const int64_t* offset, int64_t length) {
+        T* const out = to + offset[0];
+        const T* const in = from + offset[1];
+        const uint32_t* const keep = u;
+        u += length;
+        if (unit) {
 #pragma omp simd
-            for (int64_t i = 0; i < length; i++) out[i] = T(rule(C(in[i]), keep[i]));
-          } else {
-            for (int64_t i = 0; i < length; i++) out[i * sy] = T(rule(C(in[i * sx]), keep[i]));
-          }
-        });
+          for (int64_t i = 0; i < length; i++) out[i] = T(rule(C(in[i]), keep[i]));
+        } else {
+          for (int64_t i = 0; i < length; i++) out[i * sy] = T(rule(C(in[i * sx]), keep[i]));
+        }
       });
     });
   });
 }
 
-int32_t dg_multinomial(const dg_tensor* t, uint32_t out_slot, uint32_t weights_slot, uint32_t replacement, uint32_t seed_low, uint32_t seed_high,
-                       uint32_t offset_low, uint32_t offset_high) {
-  return guard([&] {
-    const char* const name = "multinomial";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), weights = tensor_at(t, weights_slot, name);
-    check_multinomial(name, out, weights, replacement != 0);
-    const int64_t rows = out.sizes[0], draws = out.sizes[1], categories = weights.sizes[1];
-    if (draws == 0) return;
-    const double* w = weights.data<double>();
-    for (int64_t i = 0; i < rows * categories; i++)
-      if (!(w[i] >= 0 && w[i] < HUGE_VAL)) fail(DG_RANGE, "%s: weights must be finite and >= 0, got %g", name, w[i]);
-    const Stream stream{random_stream(seed_low, seed_high, offset_low, offset_high)};
-    const uint64_t stride = uint64_t(((replacement ? draws : categories) + 1) / 2);
-    for (int64_t row = 0; row < rows; row++)
-      if (!draw(out.data<int64_t>() + row * draws, draws, w + row * categories, categories, replacement, stream, uint64_t(row) * stride))
-        fail(DG_RANGE, "%s: row %lld does not have %lld categories of weight > 0", name, (long long)row, (long long)(replacement ? 1 : draws));
-  });
+void multinomial(int64_t* out, const double* weights, const Draws& size, const RandomStream& words) {
+  const char* const name = "multinomial";
+  for (int64_t i = 0; i < size.rows * size.categories; i++)
+    if (!(weights[i] >= 0 && weights[i] < HUGE_VAL)) fail(DG_RANGE, "%s: weights must be finite and >= 0, got %g", name, weights[i]);
+  const Stream stream{words};
+  for (int64_t row = 0; row < size.rows; row++)
+    if (!draw(out + row * size.draws, size, weights + row * size.categories, stream, uint64_t(row) * size.counters))
+      fail(DG_RANGE, "%s: row %lld does not have %lld categories of weight > 0", name, (long long)row,
+           (long long)(size.replacement ? 1 : size.draws));
 }
+
+}  // namespace dg

@@ -1,7 +1,7 @@
 // Running sums and products along one axis: out[i] = x[0] op ... op x[i], from the other end when reversed. Floats accumulate in double.
-#include "reduction.h"
+#include "../common/scan.h"
 
-#include "../common/op_codes.h"
+#include "reduction.h"
 
 namespace dg {
 namespace {
@@ -57,32 +57,17 @@ void scan(const Tensor& out, const Reader<A>& x, const Loop<2>& kept, int64_t co
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_scan(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t axis, uint32_t op, uint32_t reversed) {
-  return guard([&] {
-    const char* const name = "scan";
-    if (op >= unsigned(ScanOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    if (axis >= uint32_t(x.rank)) fail(DG_RANGE, "%s: axis %u does not exist in %s", name, axis, shape_text(x).c_str());
-    require_same_sizes(out, x, name);
-    require_dtype(out, x.dtype, name, "the output");
-    if (x.numel == 0) return;
-    Tensor one = out;  // the axes but the scanned one
-    one.sizes[axis] = 1;
-    one.numel = 1;
-    for (int i = 0; i < one.rank; i++) one.numel *= one.sizes[i];
-    const Plan plan(one, x, 1u << axis, name);
-    const Loop<2> kept({&plan.kept_x, &plan.kept_out});
-    dispatch_accumulator(x.dtype, [&](auto kind) {
-      using A = typename decltype(kind)::type;
-      using W = std::conditional_t<std::is_same_v<A, float>, double, A>;
-      const Reader<A> reader = reader_of<A>(x, name);
-      const int64_t sx = x.strides[axis], so = out.strides[axis];
-      if (ScanOp(op) == ScanOp::cumsum) scan<Sum, A, W>(out, reader, kept, x.sizes[axis], sx, so, reversed != 0);
-      else scan<Product, A, W>(out, reader, kept, x.sizes[axis], sx, so, reversed != 0);
-    });
+void scan(const Tensor& out, const Tensor& x, const Plan& lines, int axis, ScanOp op, bool reversed) {
+  const Loop<2> kept({&lines.kept_x, &lines.kept_out});
+  dispatch_accumulator(x.dtype, [&](auto kind) {
+    using A = typename decltype(kind)::type;
+    using W = std::conditional_t<std::is_same_v<A, float>, double, A>;
+    const Reader<A> reader = reader_of<A>(x, "scan");
+    const int64_t sx = x.strides[axis], so = out.strides[axis];
+    if (op == ScanOp::cumsum) scan<Sum, A, W>(out, reader, kept, x.sizes[axis], sx, so, reversed);
+    else scan<Product, A, W>(out, reader, kept, x.sizes[axis], sx, so, reversed);
   });
 }
+
+}  // namespace dg

@@ -2,6 +2,8 @@
 // the index, on any number of threads: work is shared by destination, never by index.
 #include "../common/scatter.h"
 
+#include <optional>
+
 #include "indexing.h"
 
 namespace dg {
@@ -11,7 +13,6 @@ namespace {
 class CheckedIndex {
  public:
   CheckedIndex(const Tensor& index, const Tensor& out, int axis) : view(index) {
-    limit_work(index.numel);
     const bool copy = index.dtype != DG_I64 || overlaps(index, out);
     const Tensor order = row_major(index);
     const Loop<2> loop({&order, &index});
@@ -87,7 +88,7 @@ void scatter_lanes(const Tensor& out, const Tensor& index, const Tensor& src, in
 }
 
 template <class T, class F>
-void write_rows(const Tensor& x, const Tensor& src, const Rows& rows, F f) {
+void write_rows(const Tensor& x, const Tensor& src, const RowOffsets& rows, F f) {
   const int lead = rows.shape.rank;
   const Tensor x_row = trailing_axes(x, rows.count), src_row = trailing_axes(src, lead);
   const int64_t length = x_row.numel, n = rows.size();
@@ -133,28 +134,21 @@ void write_rows(const Tensor& x, const Tensor& src, const Rows& rows, F f) {
   }
 }
 
-// One element that stands for a whole source.
+// One element that stands for all of `sizes`.
 struct Constant {
-  Constant(const Tensor& sizes, uint32_t dtype, double value) : tensor(sizes) {
-    dispatch_all(dtype, "scatter", [&](auto kind) {
-      const auto v = convert<typename decltype(kind)::type>(value);
-      std::memcpy(bytes, &v, sizeof v);
-    });
-    finish(dtype);
+  Constant(const Tensor& sizes, double value) : tensor(sizes) {
+    dispatch_all(sizes.dtype, "scatter", [&](auto kind) { set(convert<typename decltype(kind)::type>(value)); });
   }
-  Constant(const Tensor& sizes, uint32_t dtype, ScatterOp op) : tensor(sizes) {
-    dispatch_numbers(dtype, "scatter", [&](auto kind) {
-      const auto v = scatter_identity<typename decltype(kind)::type>(op);
-      std::memcpy(bytes, &v, sizeof v);
-    });
-    finish(dtype);
+  Constant(const Tensor& sizes, ScatterOp op) : tensor(sizes) {
+    dispatch_numbers(sizes.dtype, "scatter", [&](auto kind) { set(scatter_identity<typename decltype(kind)::type>(op)); });
   }
   Constant(const Constant&) = delete;
   Tensor tensor;
 
  private:
-  void finish(uint32_t dtype) {
-    tensor.dtype = dtype;
+  template <class T>
+  void set(T v) {
+    std::memcpy(bytes, &v, sizeof v);
     tensor.storage_data = bytes;
     tensor.offset = 0;
     std::fill(tensor.strides, tensor.strides + DG_MAX_RANK, 0);
@@ -162,7 +156,20 @@ struct Constant {
   alignas(8) char bytes[8];
 };
 
-void scatter(const Tensor& out, const Tensor& index, const Tensor& src, int axis, ScatterOp op) {
+// The elements of a source, which may be a constant.
+class Source {
+ public:
+  explicit Source(const ScatterSource& src) {
+    if (src.constant) constant_.emplace(src.tensor, src.value);
+    tensor = src.constant ? constant_->tensor : src.tensor;
+  }
+  Tensor tensor;
+
+ private:
+  std::optional<Constant> constant_;
+};
+
+void write_lanes(const Tensor& out, const Tensor& index, const Tensor& src, int axis, ScatterOp op) {
   if (op == ScatterOp::assign) {
     return dispatch_width(out.dtype, [&](auto kind) {
       using T = typename decltype(kind)::type;
@@ -182,63 +189,31 @@ void scatter(const Tensor& out, const Tensor& index, const Tensor& src, int axis
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_scatter(const dg_tensor* t, uint32_t out_slot, uint32_t index_slot, uint32_t src_slot, double value, uint32_t axis, uint32_t op,
-                   uint32_t include_self) {
-  return guard([&] {
-    const char* const name = "scatter";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), index = tensor_at(t, index_slot, name);
-    if (op >= uint32_t(ScatterOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    require_index(index, name);
-    if (out.rank != index.rank || axis >= uint32_t(out.rank)) fail(DG_SHAPE, "%s: ranks %d and %d, axis %u", name, out.rank, index.rank, axis);
-    std::optional<Constant> constant;
-    if (!present(src_slot)) constant.emplace(index, out.dtype, value);
-    const Tensor src = constant ? constant->tensor : tensor_at(t, src_slot, name);
-    require_dtype(src, out.dtype, name, "the source");
-    if (src.rank != index.rank) fail(DG_SHAPE, "%s: the source has rank %d, the index %d", name, src.rank, index.rank);
-    for (int i = 0; i < out.rank; i++)
-      if (index.sizes[i] > src.sizes[i] || (uint32_t(i) != axis && index.sizes[i] > out.sizes[i]))
-        fail(DG_SHAPE, "%s: index %s exceeds the source %s or the output %s", name, shape_text(index).c_str(), shape_text(src).c_str(),
-             shape_text(out).c_str());
-    if (index.numel == 0) return;
-    const CheckedIndex checked(index, out, int(axis));
-    if (!include_self && op != uint32_t(ScatterOp::assign)) {
-      const Constant identity(index, out.dtype, ScatterOp(op));
-      scatter(out, checked.view, identity.tensor, int(axis), ScatterOp::assign);
-    }
-    scatter(out, checked.view, src, int(axis), ScatterOp(op));
-  });
+void scatter(const Tensor& out, const Tensor& index, const ScatterSource& source, int axis, ScatterOp op, bool include_self) {
+  const Source src(source);
+  const CheckedIndex checked(index, out, axis);
+  if (!include_self && op != ScatterOp::assign) {
+    Tensor sizes = index;
+    sizes.dtype = out.dtype;
+    write_lanes(out, checked.view, Constant(sizes, op).tensor, axis, ScatterOp::assign);
+  }
+  write_lanes(out, checked.view, src.tensor, axis, op);
 }
 
-int32_t dg_index_put(const dg_tensor* t, uint32_t x_slot, uint32_t src_slot, double value, uint32_t first, uint32_t axes, uint32_t wrap, uint32_t op) {
-  return guard([&] {
-    const char* const name = "index_put";
-    const Tensor x = tensor_at(t, x_slot, name, Access::write);
-    if (op > uint32_t(ScatterOp::sum)) fail(DG_RANGE, "%s: op code %u is neither assign nor sum", name, op);
-    const Rows rows(t, first, axes, x, wrap != 0, name);
-    std::optional<Constant> constant;
-    if (!present(src_slot)) {
-      Tensor sizes = rows.shape;
-      if (sizes.rank + x.rank - rows.count > DG_MAX_RANK) fail(DG_SHAPE, "%s: the rows have too many axes", name);
-      sizes.rank += x.rank - rows.count;
-      for (int i = rows.count; i < x.rank; i++) sizes.sizes[rows.shape.rank + i - rows.count] = x.sizes[i];
-      constant.emplace(sizes, x.dtype, value);
-    }
-    const Tensor src = constant ? constant->tensor : tensor_at(t, src_slot, name);
-    require_dtype(src, x.dtype, name, "the source");
-    require_row_sizes(src, x, rows.shape, rows.count, name);
-    if (op == uint32_t(ScatterOp::assign)) {
-      return dispatch_width(x.dtype, [&](auto kind) {
-        using T = typename decltype(kind)::type;
-        write_rows<T>(x, src, rows, [](T, T v) { return v; });
-      });
-    }
-    dispatch_numbers(x.dtype, name, [&](auto kind) {
+void index_put(const Tensor& x, const ScatterSource& source, const RowIndices& indices, ScatterOp op) {
+  const Source src(source);
+  const RowOffsets rows(indices, x);
+  if (op == ScatterOp::assign) {
+    return dispatch_width(x.dtype, [&](auto kind) {
       using T = typename decltype(kind)::type;
-      write_rows<T>(x, src, rows, [](T old, T v) { return scatter_value<ScatterOp::sum, T>(old, v); });
+      write_rows<T>(x, src.tensor, rows, [](T, T v) { return v; });
     });
+  }
+  dispatch_numbers(x.dtype, "index_put", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    write_rows<T>(x, src.tensor, rows, [](T old, T v) { return scatter_value<ScatterOp::sum, T>(old, v); });
   });
 }
+
+}  // namespace dg

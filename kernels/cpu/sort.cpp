@@ -44,30 +44,20 @@ void radix_sort(Entry<Key>* entries, Entry<Key>* space, int64_t count) {
 
 template <class A> using KeyOf = decltype(key_of(A()));
 
-// What a call sorts: rows of `count` elements along an axis.
+// Rows of `count` elements along an axis.
 struct Rows {
-  Plan plan;
   Loop<2> kept;  // x and the output
   int64_t count, stride, out_count, out_stride;
 
-  Rows(const Tensor& x, const Tensor& out, uint32_t axis, const char* op)
-      : plan(reduced(out, axis), x, 1u << axis, op), kept({&plan.kept_x, &plan.kept_out}), count(x.sizes[axis]), stride(x.strides[axis]),
-        out_count(out.sizes[axis]), out_stride(out.strides[axis]) {}
-
- private:
-  static Tensor reduced(Tensor out, uint32_t axis) {
-    out.sizes[axis] = 1;
-    out.numel = 1;
-    for (int i = 0; i < out.rank; i++) out.numel *= out.sizes[i];
-    return out;
-  }
+  Rows(const Tensor& x, const Tensor& out, const Plan& plan, int axis)
+      : kept({&plan.kept_x, &plan.kept_out}), count(x.sizes[axis]), stride(x.strides[axis]), out_count(out.sizes[axis]),
+        out_stride(out.strides[axis]) {}
 };
 
 // Calls f(entries, space, row, x_base, out_base) with the keys of each row.
 template <class A, class F>
 void each_row(const Reader<A>& x, const Rows& rows, bool descending, F&& f) {
   using Key = KeyOf<A>;
-  if (rows.count > (sizeof(Key) == 4 ? int64_t(UINT32_MAX) : int64_t(1) << 40)) fail(DG_SHAPE, "sort: an axis of %lld elements", static_cast<long long>(rows.count));
   const int64_t grain = std::max<int64_t>(1, 4096 / std::max<int64_t>(rows.count, 1));
   const int64_t chunks = (rows.kept.numel + grain - 1) / grain, workers = std::min<int64_t>(thread_count(), chunks);
   const int64_t bytes = rows.count * int64_t(sizeof(Entry<Key>) * 2 + sizeof(A));
@@ -117,56 +107,42 @@ void write_entries(const Tensor* values, const Tensor& indices, const Entry<Key>
 }
 
 }  // namespace
+
+void sort(const Tensor* values, const Tensor& indices, const Tensor& x, const Plan& plan, int axis, bool descending) {
+  const Rows rows(x, indices, plan, axis);
+  dispatch_accumulator(x.dtype, [&](auto kind) {
+    using A = typename decltype(kind)::type;
+    using Key = KeyOf<A>;
+    each_row<A>(reader_of<A>(x, "sort"), rows, descending, [&](Entry<Key>* entries, Entry<Key>* space, const A* p, int64_t at) {
+      const int64_t n = rows.count, m = rows.out_count;
+      if (m < n) {
+        std::nth_element(entries, entries + m - 1, entries + n);
+        std::sort(entries, entries + m);
+      } else if (n >= kRadixFrom) {
+        radix_sort(entries, space, n);
+      } else {
+        std::sort(entries, entries + n);
+      }
+      write_entries(values, indices, entries, p, m, at, rows.out_stride);
+    });
+  });
+}
+
+void kth(const Tensor* values, const Tensor& indices, const Tensor& x, const Plan& plan, int axis, int64_t position, bool median) {
+  const Rows rows(x, indices, plan, axis);
+  dispatch_accumulator(x.dtype, [&](auto kind) {
+    using A = typename decltype(kind)::type;
+    using Key = KeyOf<A>;
+    each_row<A>(reader_of<A>(x, "kth"), rows, false, [&](Entry<Key>* entries, Entry<Key>*, const A* p, int64_t at) {
+      Entry<Key>* chosen = entries + position;
+      Entry<Key>* nan = nullptr;
+      if (median && std::is_floating_point_v<A>)
+        nan = std::find_if(entries, entries + rows.count, [](const Entry<Key>& e) { return e.key == Key(~Key(0)); });
+      if (nan && nan != entries + rows.count) chosen = nan;
+      else std::nth_element(entries, chosen, entries + rows.count);
+      write_entries(values, indices, chosen, p, 1, at, 1);
+    });
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_sort(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, uint32_t descending) {
-  return guard([&] {
-    const char* const name = "sort";
-    const SortTensors io(t, values_slot, indices_slot, x_slot, axis, name);
-    if (io.indices.numel == 0) return;
-    const Rows rows(io.x, io.indices, axis, name);
-    dispatch_accumulator(io.x.dtype, [&](auto kind) {
-      using A = typename decltype(kind)::type;
-      using Key = KeyOf<A>;
-      each_row<A>(reader_of<A>(io.x, name), rows, descending != 0, [&](Entry<Key>* entries, Entry<Key>* space, const A* p, int64_t at) {
-        const int64_t n = rows.count, m = rows.out_count;
-        if (m < n) {
-          std::nth_element(entries, entries + m - 1, entries + n);
-          std::sort(entries, entries + m);
-        } else if (n >= kRadixFrom) {
-          radix_sort(entries, space, n);
-        } else {
-          std::sort(entries, entries + n);
-        }
-        write_entries(io.wanted ? &io.values : nullptr, io.indices, entries, p, m, at, rows.out_stride);
-      });
-    });
-  });
-}
-
-int32_t dg_kth(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, double k, uint32_t median) {
-  return guard([&] {
-    const char* const name = "kth";
-    const SortTensors io(t, values_slot, indices_slot, x_slot, axis, name);
-    if (io.indices.sizes[axis] != 1) fail(DG_SHAPE, "%s: the output has size %lld along the axis", name, static_cast<long long>(io.indices.sizes[axis]));
-    const Rows rows(io.x, io.indices, axis, name);
-    if (rows.plan.outputs == 0) return;
-    if (!(k >= 1 && k <= double(rows.count))) fail(DG_RANGE, "%s: no element number %g of %lld", name, k, static_cast<long long>(rows.count));
-    const int64_t position = int64_t(k) - 1;
-    dispatch_accumulator(io.x.dtype, [&](auto kind) {
-      using A = typename decltype(kind)::type;
-      using Key = KeyOf<A>;
-      each_row<A>(reader_of<A>(io.x, name), rows, false, [&](Entry<Key>* entries, Entry<Key>*, const A* p, int64_t at) {
-        Entry<Key>* chosen = entries + position;
-        Entry<Key>* nan = nullptr;
-        if (median && std::is_floating_point_v<A>)
-          nan = std::find_if(entries, entries + rows.count, [](const Entry<Key>& e) { return e.key == Key(~Key(0)); });
-        if (nan && nan != entries + rows.count) chosen = nan;
-        else std::nth_element(entries, chosen, entries + rows.count);
-        write_entries(io.wanted ? &io.values : nullptr, io.indices, chosen, p, 1, at, 1);
-      });
-    });
-  });
-}

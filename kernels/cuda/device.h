@@ -1,12 +1,13 @@
-// State of the devices, shared by runtime.cu and memory.cu.
+// State of the devices, shared by device.cu, library.cu, allocator.cu and memory.cu.
 #pragma once
 #include <mutex>
 
+#include "../common/device.h"
 #include "runtime.h"
 
 namespace dg {
 
-inline constexpr int kMaxDevices = 64, kStreams = 2;
+inline constexpr int kMaxDevices = 64;
 
 struct DeviceState {
   bool ready = false;
@@ -27,11 +28,11 @@ DeviceState& state_of(uint32_t device, const char* op);
 // Waits for the current stream; raises what kernels reported.
 void synchronise(const char* op);
 
-// The allocator (memory.cu). Pools: the streams' numbers, and kStreams + a graph's id for memory that belongs to a graph.
-void* take_memory(int64_t bytes);
-void give_memory(void* memory, int64_t bytes);
+// Fails with what a kernel left in the slot.
+[[noreturn]] void raise_report(const ReportSlot& found);
+
+// The allocator. Pools: the streams' numbers, and kStreams + a graph's id for memory that belongs to a graph.
 void used_on_stream(void* memory, int stream);
 void release_graph_pool(uint32_t device, uint32_t graph);
-void release_cached(uint32_t device);
 
 }  // namespace dg

@@ -124,139 +124,79 @@ void move_elements(const char* name, const Tensor& out, const Tensor& x, const T
 }
 
 }  // namespace
+
+void gather(const Tensor& out, const Tensor& x, const Tensor& index, const Tensor& base, int axis) {
+  const Loop<3> loop({&out, &index, &base});
+  const Report bad = bad_index(x.sizes[axis], axis, false);
+  const char* const at = index.storage_data + index.offset * dtype_size(index.dtype);
+  dispatch_width(x.dtype, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    auto start = [&](auto whole) {
+      using I = typename decltype(whole)::type;
+      launch("gather", gather<T, I>, blocks_for(loop.numel, kThreads), kThreads, 0, Nest<3, I>(loop), out.data<T>(), at,
+             index.dtype == DG_I64, x.data<T>(), x.sizes[axis], x.strides[axis], bad);
+    };
+    if (fits_32_bits(loop)) start(tag<uint32_t>{});
+    else start(tag<uint64_t>{});
+  });
+}
+
+void index_get(const Tensor& out, const Tensor& x, const RowIndices& given) {
+  NamedRows rows(given, x, true);
+  const int lead = rows.shape.rank;
+  const Tensor out_row = trailing_axes(out, lead), x_row = trailing_axes(x, rows.count());
+  const Loop<10> places = rows.loop(leading_axes(out, lead));
+  set_places(rows.indices, places, 2);
+  if (x_row.numel == 0)
+    return launch("check_indices", check_indices, 1, kThreads, 0, IndexCheck{rows.indices, rows.reports, uint64_t(rows.shape.numel)});
+  Nest<2, uint64_t> row(Loop<2>({&out_row, &x_row}));
+  Nest<1, uint64_t> place = operand(places, 1);
+  // Rows without gaps are read in pieces as wide as all of them allow.
+  const uint64_t width = uint64_t(dtype_size(x.dtype));
+  const char *const from = x.storage_data + uint64_t(x.offset) * width, *const to = out.storage_data + uint64_t(out.offset) * width;
+  uint64_t bits = width;
+  if (row.rank == 1 && row.strides[0][0] == 1 && row.strides[1][0] == 1) {
+    bits = reinterpret_cast<uintptr_t>(from) | reinterpret_cast<uintptr_t>(to) | row.count * width;
+    for (int k = 0; k < rows.count(); k++)
+      if (rows.indices.axes[k].size > 1) bits |= rows.indices.axes[k].step * width;
+    for (int i = 0; i < place.rank; i++) bits |= place.strides[0][i] * width;
+  }
+  dispatch_pack(bits, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    const uint64_t pack = sizeof(T) / width;
+    row.count /= pack;
+    if (row.rank == 1) row.sizes[0] = row.count;
+    for (int k = 0; k < rows.count(); k++) rows.indices.axes[k].step /= pack;
+    for (int i = 0; i < place.rank; i++) place.strides[0][i] /= pack;
+    const IndexCheck check{rows.indices, rows.reports, uint64_t(rows.shape.numel)};
+    launch("index", read_rows<T>, blocks_for(int64_t(check.numel * row.count), kThreads), kThreads, 0, check, place, row,
+           const_cast<T*>(reinterpret_cast<const T*>(to)), reinterpret_cast<const T*>(from));
+  });
+}
+
+void count_nonzero(const Tensor& out, const Tensor& x) {
+  const Scratch starts(FlagGrid(x.numel).chunks * 8);
+  launch_count_flags("count_nonzero", x.numel, is_true(x), starts.as<int64_t>(), out.data<int64_t>());
+}
+
+void nonzero(const Tensor& out, const Tensor& x) {
+  // The number of rows is only known to the device.
+  const Report misfit = report(DG_SHAPE, "nonzero: %lld positions of " + std::to_string(x.rank) + " axes do not fill " + shape_text(out));
+  Coordinates visit{out.data<int64_t>(), x.rank, {}, out.sizes[0], out.strides[0], out.strides[1], misfit};
+  std::copy(x.sizes, x.sizes + x.rank, visit.sizes);
+  run_over_flags("nonzero", x.numel, is_true(x), visit);
+}
+
+void flip(const Tensor& out, const Tensor& x, uint32_t axes) {
+  Tensor everywhere = x;
+  std::fill(everywhere.strides, everywhere.strides + x.rank, 0);
+  move_elements("flip", out, reversed_axes(x, axes), everywhere, x, 0, 0);
+}
+
+void triangle(const Tensor& out, const Tensor& x, int64_t diagonal, bool upper) {
+  Tensor offset = x;  // column number less row number
+  for (int i = 0; i < x.rank; i++) offset.strides[i] = i == x.rank - 1 ? 1 : (i == x.rank - 2 ? -1 : 0);
+  move_elements("triangle", out, x, offset, x, upper ? diagonal : INT64_MIN, upper ? INT64_MAX : diagonal);
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_gather(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t index_slot, uint32_t axis) {
-  return guard([&] {
-    const char* const name = "gather";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name), index = tensor_at(t, index_slot, name);
-    require_index(index, name);
-    require_same_sizes(out, index, name);
-    require_dtype(out, x.dtype, name, "the output");
-    if (x.rank != index.rank || axis >= uint32_t(x.rank)) fail(DG_SHAPE, "%s: ranks %d and %d, axis %u", name, x.rank, index.rank, axis);
-    for (int i = 0; i < x.rank; i++)
-      if (uint32_t(i) != axis && index.sizes[i] > x.sizes[i])
-        fail(DG_SHAPE, "%s: index %s exceeds %s", name, shape_text(index).c_str(), shape_text(x).c_str());
-    if (index.numel == 0) return;
-    Tensor base = index;  // x without its indexed axis, over the sizes of the index
-    for (int i = 0; i < x.rank; i++) base.strides[i] = uint32_t(i) == axis ? 0 : x.strides[i];
-    const Loop<3> loop({&out, &index, &base});
-    const Report bad = bad_index(x.sizes[axis], int(axis), false);
-    const char* const at = index.storage_data + index.offset * dtype_size(index.dtype);
-    dispatch_width(x.dtype, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      auto start = [&](auto whole) {
-        using I = typename decltype(whole)::type;
-        launch(name, gather<T, I>, blocks_for(loop.numel, kThreads), kThreads, 0, Nest<3, I>(loop), out.data<T>(), at, index.dtype == DG_I64, x.data<T>(),
-               x.sizes[axis], x.strides[axis], bad);
-      };
-      if (fits_32_bits(loop)) start(tag<uint32_t>{});
-      else start(tag<uint64_t>{});
-    });
-  });
-}
-
-int32_t dg_index_get(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t first, uint32_t axes, uint32_t wrap) {
-  return guard([&] {
-    const char* const name = "index";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_dtype(out, x.dtype, name, "the output");
-    RowIndices rows(t, first, axes, x, wrap != 0, true, name);
-    require_row_sizes(out, x, rows.shape, rows.count(), name);
-    if (rows.shape.numel == 0) return;
-    const int lead = rows.shape.rank;
-    const Tensor out_row = trailing_axes(out, lead), x_row = trailing_axes(x, rows.count());
-    const Loop<10> places = rows.loop(leading_axes(out, lead));
-    set_places(rows.indices, places, 2);
-    if (x_row.numel == 0)
-      return launch("check_indices", check_indices, 1, kThreads, 0, IndexCheck{rows.indices, rows.reports, uint64_t(rows.shape.numel)});
-    Nest<2, uint64_t> row(Loop<2>({&out_row, &x_row}));
-    Nest<1, uint64_t> place = operand(places, 1);
-    // Rows without gaps are read in pieces as wide as all of them allow.
-    const uint64_t width = uint64_t(dtype_size(x.dtype));
-    const char *const from = x.storage_data + uint64_t(x.offset) * width, *const to = out.storage_data + uint64_t(out.offset) * width;
-    uint64_t bits = width;
-    if (row.rank == 1 && row.strides[0][0] == 1 && row.strides[1][0] == 1) {
-      bits = reinterpret_cast<uintptr_t>(from) | reinterpret_cast<uintptr_t>(to) | row.count * width;
-      for (int k = 0; k < rows.count(); k++)
-        if (rows.indices.axes[k].size > 1) bits |= rows.indices.axes[k].step * width;
-      for (int i = 0; i < place.rank; i++) bits |= place.strides[0][i] * width;
-    }
-    dispatch_pack(bits, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      const uint64_t pack = sizeof(T) / width;
-      row.count /= pack;
-      if (row.rank == 1) row.sizes[0] = row.count;
-      for (int k = 0; k < rows.count(); k++) rows.indices.axes[k].step /= pack;
-      for (int i = 0; i < place.rank; i++) place.strides[0][i] /= pack;
-      const IndexCheck check{rows.indices, rows.reports, uint64_t(rows.shape.numel)};
-      launch(name, read_rows<T>, blocks_for(int64_t(check.numel * row.count), kThreads), kThreads, 0, check, place, row,
-             const_cast<T*>(reinterpret_cast<const T*>(to)), reinterpret_cast<const T*>(from));
-    });
-  });
-}
-
-int32_t dg_count_nonzero(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot) {
-  return guard([&] {
-    const char* const name = "count_nonzero";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_dtype(out, DG_I64, name, "the output");
-    require_dtype(x, DG_BOOL, name, "the input");
-    if (out.numel != 1) fail(DG_SHAPE, "%s: the output must have one element", name);
-    limit_work(x.numel);
-    const Scratch starts(FlagGrid(x.numel).chunks * 8);
-    launch_count_flags(name, x.numel, is_true(x), starts.as<int64_t>(), out.data<int64_t>());
-  });
-}
-
-int32_t dg_nonzero(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot) {
-  return guard([&] {
-    const char* const name = "nonzero";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_dtype(out, DG_I64, name, "the output");
-    require_dtype(x, DG_BOOL, name, "the input");
-    limit_work(x.numel);
-    const std::string tail = " positions of " + std::to_string(x.rank) + " axes do not fill " + shape_text(out);
-    // The number of rows is only known to the device; everything else is checked here.
-    if (out.rank != 2 || out.sizes[1] != x.rank) fail(DG_SHAPE, "%s: its%s", name, tail.c_str());
-    Coordinates visit{out.data<int64_t>(), x.rank, {}, out.sizes[0], out.strides[0], out.strides[1], report(DG_SHAPE, "nonzero: %lld" + tail)};
-    std::copy(x.sizes, x.sizes + x.rank, visit.sizes);
-    run_over_flags(name, x.numel, is_true(x), visit);
-  });
-}
-
-int32_t dg_flip(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t axes) {
-  return guard([&] {
-    const char* const name = "flip";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    require_dtype(out, x.dtype, name, "the output");
-    if (x.numel == 0) return;
-    Tensor turned = x, everywhere = x;
-    for (int i = 0; i < x.rank; i++) {
-      everywhere.strides[i] = 0;
-      if (!(axes >> i & 1)) continue;
-      turned.offset += (x.sizes[i] - 1) * x.strides[i];
-      turned.strides[i] = -x.strides[i];
-    }
-    move_elements(name, out, turned, everywhere, x, 0, 0);
-  });
-}
-
-int32_t dg_triangle(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double diagonal, uint32_t upper) {
-  return guard([&] {
-    const char* const name = "triangle";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    require_dtype(out, x.dtype, name, "the output");
-    if (x.rank < 2) fail(DG_SHAPE, "%s: takes matrices, got rank %d", name, x.rank);
-    if (!(std::fabs(diagonal) <= 9007199254740992.0)) fail(DG_RANGE, "%s: diagonal %g is out of range", name, diagonal);
-    if (x.numel == 0) return;
-    const int64_t shift = int64_t(diagonal);
-    Tensor offset = x;  // column number less row number
-    for (int i = 0; i < x.rank; i++) offset.strides[i] = i == x.rank - 1 ? 1 : (i == x.rank - 2 ? -1 : 0);
-    move_elements(name, out, x, offset, x, upper ? shift : INT64_MIN, upper ? INT64_MAX : shift);
-  });
-}

@@ -48,8 +48,7 @@ struct IndexReports {
 };
 
 inline Report bad_index(int64_t size, int axis, bool wrap) {
-  return report(DG_RANGE, "index %lld is outside axis " + std::to_string(axis) + " of size " + std::to_string(size) + ", allowed are " +
-                              std::to_string(wrap ? -size : 0) + " to " + std::to_string(size - 1));
+  return report(DG_RANGE, "index %lld " + outside_axis(size, axis, wrap));
 }
 
 // A check of all indices, in the order of axes and then positions: `numel` of them an axis.
@@ -105,33 +104,22 @@ inline Indices::Axis index_axis(const Tensor& index, int64_t size, uint64_t step
   return {index.storage_data + index.offset * dtype_size(index.dtype), {}, size, step, index.dtype == DG_I64};
 }
 
-// Index tensors in the slots from `first` on for the first axes of x, as many as `axes` has bits; the bits name the axes in errors. The number of a
-// row is its place among the rows of these axes or, with `offsets`, where it begins.
-struct RowIndices {
+// The rows of x that index tensors name. The number of a row is its place among the rows of these axes or, with `offsets`, where it begins.
+struct NamedRows {
   Indices indices = {};
   IndexReports reports = {};
   Tensor shape, tensors[DG_MAX_RANK];
 
-  RowIndices(const dg_tensor* t, uint32_t first, uint32_t axes, const Tensor& x, bool wrap, bool offsets, const char* op) {
-    const int count = __builtin_popcount(axes);
-    if (count < 1 || count > DG_MAX_RANK || count > x.rank) fail(DG_SHAPE, "%s: %d indices for a tensor of %d axes", op, count, x.rank);
-    if (first >= DG_MAX_SLOTS - DG_MAX_RANK) fail(DG_RANGE, "%s: header slot %u does not exist", op, first);
-    shape = tensor_at(t, first, op);
-    limit_work(shape.numel);
+  NamedRows(const RowIndices& given, const Tensor& x, bool offsets) : shape(given.shape()) {
+    const int count = given.count;
     indices.count = count;
-    indices.wrap = wrap;
+    indices.wrap = given.wrap;
     uint64_t step = 1;
     for (int k = count - 1; k >= 0; k--) {
-      indices.axes[k].step = offsets ? uint64_t(x.strides[k]) : step;
+      tensors[k] = given.tensors[k];
+      indices.axes[k] = index_axis(tensors[k], x.sizes[k], offsets ? uint64_t(x.strides[k]) : step);
+      reports.axes[k] = bad_index(x.sizes[k], given.axes[k], given.wrap);
       step *= uint64_t(x.sizes[k]);
-    }
-    for (int k = 0, bit = 0; k < count; k++, bit++) {
-      tensors[k] = tensor_at(t, first + k, op);
-      require_index(tensors[k], op);
-      require_same_sizes(tensors[k], shape, op);
-      while (!(axes & 1u << bit)) bit++;
-      indices.axes[k] = index_axis(tensors[k], x.sizes[k], indices.axes[k].step);
-      reports.axes[k] = bad_index(x.sizes[k], bit, wrap);
     }
     for (int k = count; k < DG_MAX_RANK; k++) tensors[k] = tensors[0];
   }

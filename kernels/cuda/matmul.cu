@@ -187,26 +187,15 @@ void product(uint32_t dtype, int64_t batch, int64_t m, int64_t n, int64_t k, con
   library_called(name);
 }
 
-}  // namespace dg
-
-using namespace dg;
-
-int32_t dg_matmul(const dg_tensor* t, uint32_t out_slot, uint32_t a_slot, uint32_t b_slot, uint32_t bias_slot) {
-  return guard([&] {
-    const char* const name = "matmul";
-    const MatmulShape s(t, out_slot, a_slot, b_slot, bias_slot, name);
-    if (s.out.numel == 0) return;
-    dispatch_numbers(s.out.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      if constexpr (is_float<T>) multiply_floats<T>(s);
-      else multiply_integers<T>(name, s);
-    });
+void matmul(const MatmulShape& s) {
+  dispatch_numbers(s.out.dtype, "matmul", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    if constexpr (is_float<T>) multiply_floats<T>(s);
+    else multiply_integers<T>("matmul", s);
   });
 }
 
-int32_t dg_set_tf32(uint32_t on) {
-  tf32.store(on != 0);
-  return DG_OK;
-}
+void set_tf32(bool on) { tf32.store(on); }
+bool get_tf32() { return tf32.load(); }
 
-uint32_t dg_get_tf32(void) { return tf32.load() ? 1 : 0; }
+}  // namespace dg

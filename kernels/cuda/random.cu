@@ -88,7 +88,6 @@ struct Grid {
 
 template <class T, class Make>
 void fill(const Tensor& out, const Counted& stream, const Make& make) {
-  if (out.numel == 0) return;
   const Grid grid((out.numel + Make::per - 1) / Make::per);
   launch("random", random_fill<T, Make>, grid.blocks, grid.threads, 0, stream, make, out.numel, packs_fit<Make::per>(out.data<T>()), out.data<T>());
 }
@@ -132,51 +131,12 @@ __global__ void permutation_follow(Counted stream, int64_t n, Lists lists, int64
 
 void permutation(const Tensor& out, const Counted& stream) {
   const int64_t n = out.numel;
-  if (n == 0) return;
   const Scratch scratch(2 * n * 8);
   const Lists lists{scratch.as<unsigned long long>(), scratch.as<unsigned long long>() + n};
   check_cuda(cudaMemsetAsync(lists.head, 0, size_t(n) * 8, current_stream()), "random");
   const Grid grid(n);
   launch("permutation_link", permutation_link, grid.blocks, grid.threads, 0, stream, n, lists);
   launch("permutation_follow", permutation_follow, grid.blocks, grid.threads, 0, stream, n, lists, out.data<int64_t>());
-}
-
-void random(const char* name, const Tensor& out, RandomOp op, const Counted& stream, double a, double b, double c, double d) {
-  switch (op) {
-    case RandomOp::uniform:
-      return dispatch_floats(out.dtype, name, [&](auto kind) {
-        using T = typename decltype(kind)::type;
-        using Each = std::conditional_t<std::is_same_v<T, double>, EachPair<T, UniformNumber<T>>, EachWord<T, UniformNumber<T>>>;
-        fill<T>(out, stream, Each{UniformNumber<T>(a, b)});
-      });
-    case RandomOp::normal:
-      return dispatch_floats(out.dtype, name, [&](auto kind) {
-        using T = typename decltype(kind)::type;
-        fill<T>(out, stream, EachNormal<T>{NormalNumber<T>(a, b)});
-      });
-    case RandomOp::integers:
-      return dispatch_all(out.dtype, name, [&](auto kind) {
-        using T = typename decltype(kind)::type;
-        fill<T>(out, stream, EachPair<T, WholeNumber<T>>{WholeNumber<T>(a, b)});
-      });
-    case RandomOp::bernoulli:
-      return dispatch_all(out.dtype, name, [&](auto kind) {
-        using T = typename decltype(kind)::type;
-        fill<T>(out, stream, EachPair<T, BernoulliNumber<T>>{{a}});
-      });
-    case RandomOp::exponential:
-      return dispatch_floats(out.dtype, name, [&](auto kind) {
-        using T = typename decltype(kind)::type;
-        fill<T>(out, stream, EachPair<T, ExponentialNumber<T>>{{a}});
-      });
-    case RandomOp::truncated_normal:
-      return dispatch_floats(out.dtype, name, [&](auto kind) {
-        using T = typename decltype(kind)::type;
-        fill<T>(out, stream, EachPair<T, TruncatedNormalNumber<T>>{TruncatedNormalNumber<T>(a, b, c, d)});
-      });
-    case RandomOp::bits: return fill<int64_t>(out, stream, EachWord<int64_t, Word>{});
-    default: return permutation(out, stream);
-  }
 }
 
 // ---- Dropout: y = rule(x) in the memory order of y.
@@ -217,12 +177,7 @@ __global__ void dropout_strided(Counted stream, DropoutRule<compute_t<T>> rule, 
 
 // ---- Draws with replacement: running sums of each row's weights, in the CPU's order, then a search of them for each draw.
 
-struct Rows {
-  int64_t rows, draws, categories;
-  uint64_t stride;  // counters a row
-};
-
-__global__ void multinomial_sums(Rows size, const double* weights, double* sums, int64_t* last, Report bad) {
+__global__ void multinomial_sums(Draws size, const double* weights, double* sums, int64_t* last, Report bad) {
   DG_SHARED(double[kThreads], tile);
   const int64_t row = blockIdx.x;
   weights += row * size.categories;
@@ -253,14 +208,14 @@ __global__ void multinomial_sums(Rows size, const double* weights, double* sums,
   if (threadIdx.x == 0) last[row] = positive;
 }
 
-__global__ void multinomial_draw(Counted stream, Rows size, const double* sums, const int64_t* last, int64_t* out, Report few) {
+__global__ void multinomial_draw(Counted stream, Draws size, const double* sums, const int64_t* last, int64_t* out, Report few) {
   const int64_t item = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (item >= size.rows * size.draws) return;
   const int64_t row = item / size.draws, i = item - row * size.draws, end = last[row];
   out[item] = 0;
   if (end < 0) return few(row);
   uint32_t word[4];
-  stream.words(uint64_t(row) * size.stride + uint64_t(i / 2), word);
+  stream.words(uint64_t(row) * size.counters + uint64_t(i / 2), word);
   sums += row * size.categories;
   const double at = (i % 2 ? uniform_double(word[2], word[3]) : uniform_double(word[0], word[1])) * sums[size.categories - 1];
   int64_t low = 0, high = size.categories;  // the first sum beyond `at`
@@ -285,7 +240,7 @@ struct Tiles {
   int64_t* index;
 };
 
-__global__ void multinomial_race(Counted stream, Rows size, Tiles to, const double* weights, Report bad) {
+__global__ void multinomial_race(Counted stream, Draws size, Tiles to, const double* weights, Report bad) {
   DG_SHARED(uint64_t[kTile], keys);
   DG_SHARED(int[kTile], order);
   const int64_t row = int64_t(blockIdx.x) / to.tiles, tile = int64_t(blockIdx.x) - row * to.tiles, first = tile * to.width;
@@ -298,7 +253,7 @@ __global__ void multinomial_race(Counted stream, Rows size, Tiles to, const doub
         bad(bit_cast<int64_t>(w));
       } else if (w > 0) {
         uint32_t word[4];
-        stream.words(uint64_t(row) * size.stride + uint64_t(i / 2), word);
+        stream.words(uint64_t(row) * size.counters + uint64_t(i / 2), word);
         key = bit_cast<uint64_t>(i % 2 ? exponential_number(word[2], word[3], w) : exponential_number(word[0], word[1], w));
       }
     }
@@ -326,7 +281,7 @@ __global__ void multinomial_race(Counted stream, Rows size, Tiles to, const doub
   }
 }
 
-__global__ void multinomial_rank(Rows size, Tiles from, int64_t* out, Report few) {
+__global__ void multinomial_rank(Draws size, Tiles from, int64_t* out, Report few) {
   const int64_t item = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, width = from.width, row_items = from.tiles * width;
   if (item >= size.rows * row_items) return;
   const int64_t row = item / row_items, here = item - row * row_items, tile = here / width;
@@ -352,82 +307,96 @@ __global__ void multinomial_rank(Rows size, Tiles from, int64_t* out, Report few
 }
 
 }  // namespace
+
+void random(const Tensor& out, RandomOp op, const RandomStream& words, const RandomArguments& arguments) {
+  const char* const name = "random";
+  const Counted stream{words, replay()};
+  const double a = arguments.a, b = arguments.b, c = arguments.c, d = arguments.d;
+  switch (op) {
+    case RandomOp::uniform:
+      return dispatch_floats(out.dtype, name, [&](auto kind) {
+        using T = typename decltype(kind)::type;
+        using Each = std::conditional_t<std::is_same_v<T, double>, EachPair<T, UniformNumber<T>>, EachWord<T, UniformNumber<T>>>;
+        fill<T>(out, stream, Each{UniformNumber<T>(a, b)});
+      });
+    case RandomOp::normal:
+      return dispatch_floats(out.dtype, name, [&](auto kind) {
+        using T = typename decltype(kind)::type;
+        fill<T>(out, stream, EachNormal<T>{NormalNumber<T>(a, b)});
+      });
+    case RandomOp::integers:
+      return dispatch_all(out.dtype, name, [&](auto kind) {
+        using T = typename decltype(kind)::type;
+        fill<T>(out, stream, EachPair<T, WholeNumber<T>>{WholeNumber<T>(a, b)});
+      });
+    case RandomOp::bernoulli:
+      return dispatch_all(out.dtype, name, [&](auto kind) {
+        using T = typename decltype(kind)::type;
+        fill<T>(out, stream, EachPair<T, BernoulliNumber<T>>{{a}});
+      });
+    case RandomOp::exponential:
+      return dispatch_floats(out.dtype, name, [&](auto kind) {
+        using T = typename decltype(kind)::type;
+        fill<T>(out, stream, EachPair<T, ExponentialNumber<T>>{{a}});
+      });
+    case RandomOp::truncated_normal:
+      return dispatch_floats(out.dtype, name, [&](auto kind) {
+        using T = typename decltype(kind)::type;
+        fill<T>(out, stream, EachPair<T, TruncatedNormalNumber<T>>{TruncatedNormalNumber<T>(a, b, c, d)});
+      });
+    case RandomOp::bits: return fill<int64_t>(out, stream, EachWord<int64_t, Word>{});
+    default: return permutation(out, stream);
+  }
+}
+
+void dropout(const Tensor& y, const Tensor& x, double p, const RandomStream& words) {
+  const char* const name = "dropout";
+  const Counted stream{words, replay()};
+  dispatch_floats(x.dtype, name, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    const DropoutRule<compute_t<T>> rule(p);
+    const Loop<2> loop({&y, &x});
+    T* const to = y.data<T>();
+    const T* const from = x.data<T>();
+    const Grid grid((loop.numel + 3) / 4);
+    if (loop.rank == 1 && loop.all_unit() && packs_fit<4>(to, from))
+      launch(name, dropout_packed<T>, grid.blocks, grid.threads, 0, stream, rule, loop.numel, to, from);
+    else
+      launch(name, dropout_strided<T>, grid.blocks, grid.threads, 0, stream, rule, Nest<2, uint64_t>(loop), to, from);
+  });
+}
+
+void multinomial(int64_t* out, const double* weights, const Draws& size, const RandomStream& words) {
+  const char* const name = "multinomial";
+  // A grid has room for 2^31 - 1 blocks.
+  if (size.rows > 0x7fffffff) fail(DG_SHAPE, "%s: %lld rows are too many", name, (long long)size.rows);
+  const Counted stream{words, replay()};
+  const Report bad = report(DG_RANGE, std::string(name) + ": weights must be finite and >= 0, got %g");
+  const Report few = report(DG_RANGE, std::string(name) + ": row %lld does not have " + std::to_string(size.replacement ? 1 : size.draws) +
+                                          " categories of weight > 0");
+  if (size.replacement) {
+    const Scratch scratch((size.rows * size.categories + size.rows) * 8);
+    double* const sums = scratch.as<double>();
+    int64_t* const last = reinterpret_cast<int64_t*>(sums + size.rows * size.categories);
+    const Grid tiles(std::max<int64_t>(size.categories, 1));
+    launch("multinomial_sums", multinomial_sums, unsigned(size.rows), tiles.threads, 0, size, weights, sums, last, bad);
+    const Grid grid(size.rows * size.draws);
+    launch("multinomial_draw", multinomial_draw, grid.blocks, grid.threads, 0, stream, size, sums, last, out, few);
+    return;
+  }
+  int width = 64;
+  while (width < kTile && width < size.categories) width *= 2;
+  Tiles tiles{(size.categories + width - 1) / width, width, nullptr, nullptr};
+  if (tiles.tiles > 0x7fffffff / size.rows)
+    fail(DG_SHAPE, "%s: %lld rows of %lld categories are too many", name, (long long)size.rows, (long long)size.categories);
+  const int64_t items = size.rows * tiles.tiles * width;
+  const Scratch scratch(items * 16);
+  tiles.keys = scratch.as<uint64_t>();
+  tiles.index = reinterpret_cast<int64_t*>(tiles.keys + items);
+  const unsigned race = unsigned(size.rows * tiles.tiles);
+  launch("multinomial_race", multinomial_race, race, unsigned(width / 2), 0, stream, size, tiles, weights, bad);
+  const Grid grid(items);
+  launch("multinomial_rank", multinomial_rank, grid.blocks, grid.threads, 0, size, tiles, out, few);
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_random(const dg_tensor* t, uint32_t out_slot, uint32_t op, uint32_t seed_low, uint32_t seed_high, uint32_t offset_low,
-                  uint32_t offset_high, double a, double b, double c, double d) {
-  return guard([&] {
-    const char* const name = "random";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write);
-    check_random(name, RandomOp(op), out, a, b, c, d);
-    Counted stream{random_stream(seed_low, seed_high, offset_low, offset_high), replay()};
-    if (RandomOp(op) == RandomOp::bits) stream.stream.high[0] = uint32_t(a), stream.stream.high[1] = uint32_t(b);
-    random(name, out, RandomOp(op), stream, a, b, c, d);
-  });
-}
-
-int32_t dg_dropout(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, double p, uint32_t seed_low, uint32_t seed_high, uint32_t offset_low,
-                   uint32_t offset_high) {
-  return guard([&] {
-    const char* const name = "dropout";
-    const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    check_dropout(name, y, x, p);
-    const Counted stream{random_stream(seed_low, seed_high, offset_low, offset_high), replay()};
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      if (y.numel == 0) return;
-      const DropoutRule<compute_t<T>> rule(p);
-      const Loop<2> loop({&y, &x});
-      T* const to = y.data<T>();
-      const T* const from = x.data<T>();
-      const Grid grid((loop.numel + 3) / 4);
-      if (loop.rank == 1 && loop.all_unit() && packs_fit<4>(to, from))
-        launch(name, dropout_packed<T>, grid.blocks, grid.threads, 0, stream, rule, loop.numel, to, from);
-      else
-        launch(name, dropout_strided<T>, grid.blocks, grid.threads, 0, stream, rule, Nest<2, uint64_t>(loop), to, from);
-    });
-  });
-}
-
-int32_t dg_multinomial(const dg_tensor* t, uint32_t out_slot, uint32_t weights_slot, uint32_t replacement, uint32_t seed_low, uint32_t seed_high,
-                       uint32_t offset_low, uint32_t offset_high) {
-  return guard([&] {
-    const char* const name = "multinomial";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), weights = tensor_at(t, weights_slot, name);
-    check_multinomial(name, out, weights, replacement != 0);
-    Rows size{out.sizes[0], out.sizes[1], weights.sizes[1], 0};
-    if (size.draws == 0 || size.rows == 0) return;
-    if (size.rows > 0x7fffffff) fail(DG_SHAPE, "%s: %lld rows are too many", name, (long long)size.rows);
-    size.stride = uint64_t(((replacement ? size.draws : size.categories) + 1) / 2);
-    const Counted stream{random_stream(seed_low, seed_high, offset_low, offset_high), replay()};
-    const Report bad = report(DG_RANGE, std::string(name) + ": weights must be finite and >= 0, got %g");
-    const Report few = report(DG_RANGE, std::string(name) + ": row %lld does not have " + std::to_string(replacement ? 1 : size.draws) +
-                                            " categories of weight > 0");
-    const double* const w = weights.data<double>();
-    int64_t* const to = out.data<int64_t>();
-    if (replacement) {
-      const Scratch scratch((size.rows * size.categories + size.rows) * 8);
-      double* const sums = scratch.as<double>();
-      int64_t* const last = reinterpret_cast<int64_t*>(sums + size.rows * size.categories);
-      launch("multinomial_sums", multinomial_sums, unsigned(size.rows), Grid(std::max<int64_t>(size.categories, 1)).threads, 0, size, w, sums, last,
-             bad);
-      const Grid grid(size.rows * size.draws);
-      launch("multinomial_draw", multinomial_draw, grid.blocks, grid.threads, 0, stream, size, sums, last, to, few);
-      return;
-    }
-    int width = 64;
-    while (width < kTile && width < size.categories) width *= 2;
-    Tiles tiles{(size.categories + width - 1) / width, width, nullptr, nullptr};
-    if (tiles.tiles > 0x7fffffff / size.rows) fail(DG_SHAPE, "%s: %lld rows of %lld categories are too many", name, (long long)size.rows,
-                                                   (long long)size.categories);
-    const int64_t items = size.rows * tiles.tiles * width;
-    const Scratch scratch(items * 16);
-    tiles.keys = scratch.as<uint64_t>();
-    tiles.index = reinterpret_cast<int64_t*>(tiles.keys + items);
-    launch("multinomial_race", multinomial_race, unsigned(size.rows * tiles.tiles), unsigned(width / 2), 0, stream, size, tiles, w, bad);
-    const Grid grid(items);
-    launch("multinomial_rank", multinomial_rank, grid.blocks, grid.threads, 0, size, tiles, to, few);
-  });
-}

@@ -1,9 +1,9 @@
 // Sums, products, extrema, norms, tests and variances over any set of axes.
-#include "reduction.h"
+#include "../common/reduction.h"
 
 #include <limits>
 
-#include "../common/op_codes.h"
+#include "reduction.h"
 #include "select.h"
 
 namespace dg {
@@ -121,22 +121,14 @@ struct Variance {
   }
 };
 
-void reduce_as(const Tensor& out, const Tensor& x, const Plan& plan, ReduceOp op) {
+}  // namespace
+
+void reduce(const Tensor& out, const Tensor& x, const Plan& plan, ReduceOp op) {
   const char* const name = "reduce";
-  const bool truths = op == ReduceOp::any || op == ReduceOp::all || op == ReduceOp::count_nonzero;
-  if ((op == ReduceOp::amax || op == ReduceOp::amin) && plan.count == 0 && plan.outputs > 0)
-    fail(DG_SHAPE, "%s: no largest or smallest of no elements", name);
   dispatch_all(x.dtype, name, [&](auto kind) {
     using T = typename decltype(kind)::type;
     using A = wide_t<T>;
-    if (truths) {
-      require_stored_as<int64_t>(out, name);
-      return reduce<true, T>(name, Count<T>{Store<int64_t>(out), op == ReduceOp::all}, x, plan);
-    }
-    const bool floats_only = op == ReduceOp::mean || op >= ReduceOp::norm1;
-    if (floats_only && std::is_integral_v<T>)
-      fail(DG_DTYPE, "%s: operation %u takes a floating point dtype, got %s", name, unsigned(op), dtype_name(x.dtype));
-    require_stored_as<A>(out, name);
+    if (tells_truths(op)) return reduce<true, T>(name, Count<T>{Store<int64_t>(out), op == ReduceOp::all}, x, plan);
     const Store<A> store(out);
     switch (op) {
       case ReduceOp::sum: return reduce<true, T>(name, Sum<T, Kind::sum>{store}, x, plan);
@@ -156,36 +148,13 @@ void reduce_as(const Tensor& out, const Tensor& x, const Plan& plan, ReduceOp op
   });
 }
 
-}  // namespace
+void variance(const Tensor& var, const Tensor* mean, const Tensor& x, const Plan& plan, double divisor, bool root) {
+  dispatch_floats(x.dtype, "var", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using A = compute_t<T>;
+    const Variance<T> op{Store<A>(var), Store<A>(mean ? *mean : var), mean != nullptr, root, A(plan.count), A(divisor)};
+    reduce<false, T>("var", op, x, plan);
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_reduce(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t axes, uint32_t op) {
-  return guard([&] {
-    const char* const name = "reduce";
-    if (op >= unsigned(ReduceOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    reduce_as(out, x, Plan(out, x, axes, name), ReduceOp(op));
-  });
-}
-
-int32_t dg_var(const dg_tensor* t, uint32_t var_slot, uint32_t mean_slot, uint32_t x_slot, uint32_t axes, double correction, uint32_t root) {
-  return guard([&] {
-    const char* const name = "var";
-    const Tensor var = tensor_at(t, var_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    const bool wanted = present(mean_slot);
-    const Tensor mean = wanted ? tensor_at(t, mean_slot, name, Access::write) : var;
-    if (wanted && !same_strides(mean, var)) fail(DG_SHAPE, "%s: the strides of mean and variance differ", name);
-    require_same_sizes(mean, var, name);
-    const Plan plan(var, x, axes, name);
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using A = compute_t<T>;
-      require_stored_as<A>(mean, name);
-      require_stored_as<A>(var, name);
-      const A divisor = A(std::max(0.0, double(plan.count) - correction));
-      reduce<false, T>(name, Variance<T>{Store<A>(var), Store<A>(mean), wanted, root != 0, A(plan.count), divisor}, x, plan);
-    });
-  });
-}

@@ -1,7 +1,7 @@
 // Running sums and products along one axis: out[i] = x[0] op ... op x[i], from the other end when reversed. Floats accumulate in double.
 // Short lines, and many that lie side by side, take a thread each; long ones a block, or several after a launch that finds the total of each piece.
-#include "../common/op_codes.h"
-#include "../common/plan.h"
+#include "../common/scan.h"
+
 #include "block.h"
 #include "map.h"
 
@@ -138,27 +138,13 @@ void scan(const Tensor& out, const Tensor& x, const Plan& plan, int axis, bool r
 }
 
 }  // namespace
-}  // namespace dg
 
-using namespace dg;
-
-int32_t dg_scan(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t axis, uint32_t op, uint32_t reversed) {
-  return guard([&] {
-    const char* const name = "scan";
-    if (op >= unsigned(ScanOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    if (axis >= uint32_t(x.rank)) fail(DG_RANGE, "%s: axis %u does not exist in %s", name, axis, shape_text(x).c_str());
-    require_same_sizes(out, x, name);
-    require_dtype(out, x.dtype, name, "the output");
-    if (x.numel == 0) return;
-    Tensor one = out;  // the axes but the scanned one
-    one.sizes[axis] = 1;
-    one.numel = x.numel / x.sizes[axis];
-    const Plan plan(one, x, 1u << axis, name);
-    dispatch_all(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      if (ScanOp(op) == ScanOp::cumsum) scan<T, false>(out, x, plan, int(axis), reversed != 0);
-      else scan<T, true>(out, x, plan, int(axis), reversed != 0);
-    });
+void scan(const Tensor& out, const Tensor& x, const Plan& lines, int axis, ScanOp op, bool reversed) {
+  dispatch_all(x.dtype, "scan", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    if (op == ScanOp::cumsum) scan<T, false>(out, x, lines, axis, reversed);
+    else scan<T, true>(out, x, lines, axis, reversed);
   });
 }
+
+}  // namespace dg

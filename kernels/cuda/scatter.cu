@@ -210,22 +210,21 @@ void run(const char* name, const Problem& p, const IndexCheck& check, uint32_t d
   });
 }
 
-// A constant source: the bytes of its element.
-void set_constant(Problem& p, uint32_t dtype, double value) {
-  p.src = nullptr;
-  dispatch_all(dtype, "scatter", [&](auto kind) {
-    const auto v = convert<typename decltype(kind)::type>(value);
-    p.constant = 0;
+char* address(const Tensor& x) { return x.storage_data + x.offset * dtype_size(x.dtype); }
+
+// Where the elements of a source begin (null for a constant), and the bytes of a constant's element.
+void set_source(Problem& p, const ScatterSource& src) {
+  p.src = src.constant ? nullptr : address(src.tensor);
+  if (!src.constant) return;
+  dispatch_all(src.tensor.dtype, "scatter", [&](auto kind) {
+    const auto v = convert<typename decltype(kind)::type>(src.value);
     std::memcpy(&p.constant, &v, sizeof v);
   });
 }
 
-char* address(const Tensor& x) { return x.storage_data + x.offset * dtype_size(x.dtype); }
-
-// src null: p has the constant.
-void scatter(const char* name, const Tensor& out, const Tensor& index, const Tensor& src, double value, bool constant, int axis, ScatterOp op,
-             bool include_self, const Report& bad) {
-  limit_work(index.numel);
+void scatter_along(const char* name, const Tensor& out, const Tensor& index, const ScatterSource& source, int axis, ScatterOp op,
+                   bool include_self, const Report& bad) {
+  const Tensor& src = source.tensor;
   Tensor lanes[3] = {out, src, index};
   bool shared = true;
   for (int i = 0; i < index.rank; i++) shared &= i == axis || index.sizes[i] == 1 || index.strides[i] == 0;
@@ -246,9 +245,9 @@ void scatter(const char* name, const Tensor& out, const Tensor& index, const Ten
   own.sizes[0] = uint64_t(index.sizes[axis]);
   own.axes[0] = index_axis(index, out.sizes[axis], 1);
   own.axes[0].strides[0] = uint64_t(index.strides[axis]);
-  Problem p{address(out), address(src), 0, uint64_t(nest.numel), uint64_t(line.numel), Nest<3, uint64_t>(nest), Nest<1, uint64_t>(Loop<1>({&whole})),
-            Nest<1, uint64_t>(Loop<1>({&line})), own, shared, op, include_self};
-  if (constant) set_constant(p, out.dtype, value);
+  Problem p{address(out), nullptr, 0, uint64_t(nest.numel), uint64_t(line.numel), Nest<3, uint64_t>(nest),
+            Nest<1, uint64_t>(Loop<1>({&whole})), Nest<1, uint64_t>(Loop<1>({&line})), own, shared, op, include_self};
+  set_source(p, source);
   IndexCheck check{own, {{bad}}, uint64_t(index.numel)};
   const Tensor order = row_major(index);
   set_places(check.indices, Loop<2>({&order, &index}), 1);
@@ -262,67 +261,29 @@ void scatter(const char* name, const Tensor& out, const Tensor& index, const Ten
 }  // namespace
 
 void add_in_order(const Tensor& out, const Tensor& index, const Tensor& src, const Report& bad) {
-  scatter("add_in_order", out, index, src, 0, false, 0, ScatterOp::sum, true, bad);
+  scatter_along("add_in_order", out, index, {src}, 0, ScatterOp::sum, true, bad);
+}
+
+void scatter(const Tensor& out, const Tensor& index, const ScatterSource& src, int axis, ScatterOp op, bool include_self) {
+  scatter_along("scatter", out, index, src, axis, op, include_self, bad_index(out.sizes[axis], axis, false));
+}
+
+void index_put(const Tensor& x, const ScatterSource& source, const RowIndices& given, ScatterOp op) {
+  const Tensor& src = source.tensor;
+  NamedRows rows(given, x, false);
+  const int lead = rows.shape.rank, count = rows.count();
+  const Tensor x_row = trailing_axes(x, count), src_row = trailing_axes(src, lead), targets = leading_axes(x, count);
+  const Tensor order = row_major(targets);
+  const Loop<10> places = rows.loop(leading_axes(src, lead));
+  set_places(rows.indices, places, 2);
+  bool apart = true;
+  for (int k = 0; k < count; k++) apart &= !overlaps(rows.tensors[k], x);
+  const Loop<3> row({&x_row, &src_row, &x_row});
+  Problem p{address(x), nullptr, 0, uint64_t(x_row.numel), uint64_t(rows.shape.numel), Nest<3, uint64_t>(row),
+            operand(Loop<2>({&order, &targets}), 1), operand(places, 1), rows.indices, true, op, true};
+  set_source(p, source);
+  for (int i = 0; i < p.lane.rank; i++) p.lane.strides[2][i] = 0;  // the indices are the same for all of a row
+  run("index_put", p, {rows.indices, rows.reports, uint64_t(rows.shape.numel)}, x.dtype, uint64_t(targets.numel), apart);
 }
 
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_scatter(const dg_tensor* t, uint32_t out_slot, uint32_t index_slot, uint32_t src_slot, double value, uint32_t axis, uint32_t op,
-                   uint32_t include_self) {
-  return guard([&] {
-    const char* const name = "scatter";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), index = tensor_at(t, index_slot, name);
-    if (op >= uint32_t(ScatterOp::count)) fail(DG_RANGE, "%s: op code %u does not exist", name, op);
-    require_index(index, name);
-    if (out.rank != index.rank || axis >= uint32_t(out.rank)) fail(DG_SHAPE, "%s: ranks %d and %d, axis %u", name, out.rank, index.rank, axis);
-    const bool constant = !present(src_slot);
-    Tensor src = constant ? index : tensor_at(t, src_slot, name);
-    if (constant) src.dtype = out.dtype;
-    require_dtype(src, out.dtype, name, "the source");
-    if (src.rank != index.rank) fail(DG_SHAPE, "%s: the source has rank %d, the index %d", name, src.rank, index.rank);
-    for (int i = 0; i < out.rank; i++)
-      if (index.sizes[i] > src.sizes[i] || (uint32_t(i) != axis && index.sizes[i] > out.sizes[i]))
-        fail(DG_SHAPE, "%s: index %s exceeds the source %s or the output %s", name, shape_text(index).c_str(), shape_text(src).c_str(),
-             shape_text(out).c_str());
-    if (index.numel == 0) return;
-    if (op != uint32_t(ScatterOp::assign)) dispatch_numbers(out.dtype, name, [](auto) {});
-    scatter(name, out, index, src, value, constant, int(axis), ScatterOp(op), include_self != 0, bad_index(out.sizes[axis], int(axis), false));
-  });
-}
-
-int32_t dg_index_put(const dg_tensor* t, uint32_t x_slot, uint32_t src_slot, double value, uint32_t first, uint32_t axes, uint32_t wrap, uint32_t op) {
-  return guard([&] {
-    const char* const name = "index_put";
-    const Tensor x = tensor_at(t, x_slot, name, Access::write);
-    if (op > uint32_t(ScatterOp::sum)) fail(DG_RANGE, "%s: op code %u is neither assign nor sum", name, op);
-    RowIndices rows(t, first, axes, x, wrap != 0, false, name);
-    const int lead = rows.shape.rank, count = rows.count();
-    const bool constant = !present(src_slot);
-    Tensor src = rows.shape;
-    if (constant) {
-      if (lead + x.rank - count > DG_MAX_RANK) fail(DG_SHAPE, "%s: the rows have too many axes", name);
-      src.rank = lead + x.rank - count;
-      std::copy(x.sizes + count, x.sizes + x.rank, src.sizes + lead);
-      src.dtype = x.dtype;
-    } else {
-      src = tensor_at(t, src_slot, name);
-    }
-    require_dtype(src, x.dtype, name, "the source");
-    require_row_sizes(src, x, rows.shape, count, name);
-    if (op == uint32_t(ScatterOp::sum)) dispatch_numbers(x.dtype, name, [](auto) {});
-    if (rows.shape.numel == 0) return;
-    const Tensor x_row = trailing_axes(x, count), src_row = trailing_axes(src, lead), targets = leading_axes(x, count), order = row_major(targets);
-    const Loop<10> places = rows.loop(leading_axes(src, lead));
-    set_places(rows.indices, places, 2);
-    bool apart = true;
-    for (int k = 0; k < count; k++) apart &= !overlaps(rows.tensors[k], x);
-    const Loop<3> row({&x_row, &src_row, &x_row});
-    Problem p{address(x), address(src), 0, uint64_t(x_row.numel), uint64_t(rows.shape.numel), Nest<3, uint64_t>(row),
-              operand(Loop<2>({&order, &targets}), 1), operand(places, 1), rows.indices, true, ScatterOp(op), true};
-    for (int i = 0; i < p.lane.rank; i++) p.lane.strides[2][i] = 0;  // the indices are the same for all of a row
-    if (constant) set_constant(p, x.dtype, value);
-    run(name, p, {rows.indices, rows.reports, uint64_t(rows.shape.numel)}, x.dtype, uint64_t(targets.numel), apart);
-  });
-}

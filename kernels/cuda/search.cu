@@ -130,119 +130,51 @@ Report bad_number(const char* op, const char* what, int64_t limit) {
   return report(DG_RANGE, std::string(op) + ": " + what + " %lld is outside 0 .. " + std::to_string(limit - 1));
 }
 
-void require_flat(const Tensor& t, int64_t count, const char* op, const char* what) {
-  if (t.rank != 1 || t.sizes[0] != count || !t.contiguous())
-    fail(DG_SHAPE, "%s: %s must be contiguous [%lld], got %s", op, what, static_cast<long long>(count), shape_text(t).c_str());
-}
-
 }  // namespace
+
+void searchsorted(const Tensor& out, const Tensor& sorted, const Tensor& x, const Tensor& starts, bool right) {
+  const Loop<3> loop({&out, &x, &starts});
+  dispatch_all(x.dtype, "searchsorted", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    launch("searchsorted", search_sorted<T>, blocks_for(loop.numel, kThreads), kThreads, 0, Nest<3, uint64_t>(loop), out.data<int64_t>(),
+           x.data<T>(), sorted.data<T>(), sorted.size(-1), sorted.stride(-1), right);
+  });
+}
+
+void bincount(const Tensor& out, const Tensor& x, const Tensor* weights) {
+  const Report bad = bad_number("bincount", "value", out.numel);
+  if (!weights) return count_into("bincount", out, x.numel, WholeBin{x.data<int64_t>(), out.numel, bad});
+  clear(out);
+  if (x.numel > 0) add_in_order(out, x, *weights, bad);
+}
+
+void histc(const Tensor& out, const Tensor& x, double low, double high) {
+  const Loop<1> loop({&x});
+  dispatch_floats(x.dtype, "histc", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    using C = compute_t<T>;
+    count_into("histc", out, x.numel, RangeBin<T>{x.data<T>(), Nest<1, uint64_t>(loop), C(low), C(high), out.numel});
+  });
+}
+
+void groups(const Tensor& group, const Tensor& sorted) {
+  dispatch_all(sorted.dtype, "unique", [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    run_over_flags("groups", sorted.numel, Changes<T>{sorted.data<T>()}, WriteGroup{group.data<int64_t>()});
+  });
+}
+
+void unique(const UniqueTensors& io) {
+  const char* const name = "unique";
+  const int64_t n = io.sorted.numel, distinct = io.values.numel;
+  clear(io.counts);
+  if (n == 0) return;
+  const Report bad_group = bad_number(name, "group", distinct), bad_position = bad_number(name, "position", n);
+  dispatch_width(io.sorted.dtype, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    launch(name, write_groups<T>, blocks_for(n, kThreads), kThreads, 0, n, distinct, io.values.data<T>(), io.inverse.data<int64_t>(),
+           io.counts.data<int64_t>(), io.sorted.data<T>(), io.order.data<int64_t>(), io.group.data<int64_t>(), bad_group, bad_position);
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_searchsorted(const dg_tensor* t, uint32_t out_slot, uint32_t sorted_slot, uint32_t x_slot, uint32_t right) {
-  return guard([&] {
-    const char* const name = "searchsorted";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), sorted = tensor_at(t, sorted_slot, name), x = tensor_at(t, x_slot, name);
-    require_same_sizes(out, x, name);
-    require_dtype(out, DG_I64, name, "the output");
-    require_dtype(x, sorted.dtype, name, "the values");
-    if (sorted.rank < 1 || (sorted.rank > 1 && sorted.rank != x.rank))
-      fail(DG_SHAPE, "%s: sorted sequences %s for values %s", name, shape_text(sorted).c_str(), shape_text(x).c_str());
-    const int last = sorted.rank - 1;
-    Tensor base = x;  // where the sequence of each value begins
-    for (int i = 0; i < x.rank; i++) {
-      const bool own = sorted.rank > 1 && i < last;
-      if (own && sorted.sizes[i] != x.sizes[i])
-        fail(DG_SHAPE, "%s: sorted sequences %s for values %s", name, shape_text(sorted).c_str(), shape_text(x).c_str());
-      base.strides[i] = own ? sorted.strides[i] : 0;
-    }
-    if (x.numel == 0) return;
-    const Loop<3> loop({&out, &x, &base});
-    dispatch_all(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      launch(name, search_sorted<T>, blocks_for(loop.numel, kThreads), kThreads, 0, Nest<3, uint64_t>(loop), out.data<int64_t>(), x.data<T>(),
-             sorted.data<T>(), sorted.sizes[last], sorted.strides[last], right != 0);
-    });
-  });
-}
-
-int32_t dg_bincount(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t weights_slot) {
-  return guard([&] {
-    const char* const name = "bincount";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    if (out.rank != 1) fail(DG_SHAPE, "%s: the output is %s", name, shape_text(out).c_str());
-    require_flat(out, out.sizes[0], name, "the output");
-    require_dtype(x, DG_I64, name, "the input");
-    require_flat(x, x.numel, name, "the input");
-    const Report bad = bad_number(name, "value", out.numel);
-    if (!present(weights_slot)) {
-      require_dtype(out, DG_I64, name, "the output");
-      return count_into(name, out, x.numel, WholeBin{x.data<int64_t>(), out.numel, bad});
-    }
-    const Tensor weights = tensor_at(t, weights_slot, name);
-    require_dtype(weights, DG_F64, name, "the weights");
-    require_dtype(out, DG_F64, name, "the output");
-    require_flat(weights, x.numel, name, "the weights");
-    clear(out);
-    if (x.numel > 0) add_in_order(out, x, weights, bad);
-  });
-}
-
-int32_t dg_histc(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, double low, double high) {
-  return guard([&] {
-    const char* const name = "histc";
-    const Tensor out = tensor_at(t, out_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    require_finite_work(x, name);
-    if (out.rank != 1 || out.numel == 0) fail(DG_SHAPE, "%s: the output is %s", name, shape_text(out).c_str());
-    require_flat(out, out.sizes[0], name, "the output");
-    require_dtype(out, DG_I64, name, "the output");
-    if (!(low < high) || !std::isfinite(high - low)) fail(DG_RANGE, "%s: bounds %g and %g", name, low, high);
-    const Loop<1> loop({&x});
-    dispatch_floats(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      using C = compute_t<T>;
-      count_into(name, out, x.numel, RangeBin<T>{x.data<T>(), Nest<1, uint64_t>(loop), C(low), C(high), out.numel});
-    });
-  });
-}
-
-// group[i] = how many distinct elements precede element i of a sorted row; NaN differs from itself.
-int32_t dg_groups(const dg_tensor* t, uint32_t group_slot, uint32_t sorted_slot) {
-  return guard([&] {
-    const char* const name = "unique";
-    const Tensor group = tensor_at(t, group_slot, name, Access::write), x = tensor_at(t, sorted_slot, name);
-    require_dtype(group, DG_I64, name, "the groups");
-    require_flat(x, x.numel, name, "the sorted elements");
-    require_flat(group, x.numel, name, "the groups");
-    if (x.numel == 0) return;
-    dispatch_all(x.dtype, name, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      run_over_flags("groups", x.numel, Changes<T>{x.data<T>()}, WriteGroup{group.data<int64_t>()});
-    });
-  });
-}
-
-// The distinct elements, how often each occurs (counts), and where each of the unsorted elements went (inverse).
-int32_t dg_unique(const dg_tensor* t, uint32_t values_slot, uint32_t inverse_slot, uint32_t counts_slot, uint32_t sorted_slot, uint32_t order_slot,
-                  uint32_t group_slot) {
-  return guard([&] {
-    const char* const name = "unique";
-    const Tensor values = tensor_at(t, values_slot, name, Access::write), inverse = tensor_at(t, inverse_slot, name, Access::write),
-                 counts = tensor_at(t, counts_slot, name, Access::write), sorted = tensor_at(t, sorted_slot, name), order = tensor_at(t, order_slot, name),
-                 group = tensor_at(t, group_slot, name);
-    const int64_t n = sorted.numel, distinct = values.numel;
-    require_dtype(values, sorted.dtype, name, "the values");
-    for (const Tensor* it : {&inverse, &counts, &order, &group}) require_dtype(*it, DG_I64, name, "positions and counts");
-    for (const Tensor* it : {&inverse, &sorted, &order, &group}) require_flat(*it, n, name, "every list");
-    for (const Tensor* it : {&values, &counts}) require_flat(*it, distinct, name, "the distinct elements and their counts");
-    clear(counts);
-    if (n == 0) return;
-    const Report bad_group = bad_number(name, "group", distinct), bad_position = bad_number(name, "position", n);
-    dispatch_width(sorted.dtype, [&](auto kind) {
-      using T = typename decltype(kind)::type;
-      launch(name, write_groups<T>, blocks_for(n, kThreads), kThreads, 0, n, distinct, values.data<T>(), inverse.data<int64_t>(), counts.data<int64_t>(),
-             sorted.data<T>(), order.data<int64_t>(), group.data<int64_t>(), bad_group, bad_position);
-    });
-  });
-}

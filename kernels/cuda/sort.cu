@@ -1,7 +1,6 @@
 // Sorting along one axis: stable, NaN after every number.
 #include "../common/sort.h"
 
-#include "../common/indexing.h"
 #include "sort.h"
 
 namespace dg {
@@ -166,34 +165,15 @@ __global__ void select_nan(LineSource<Entry> source) {
   }
 }
 
-Tensor without_axis(const Tensor& x, int axis) {
-  Tensor t = x;
-  t.rank--;
-  t.numel = 1;
-  for (int i = 0; i < t.rank; i++) {
-    t.sizes[i] = x.sizes[i < axis ? i : i + 1];
-    t.strides[i] = x.strides[i < axis ? i : i + 1];
-    t.numel *= t.sizes[i];
-  }
-  return t;
-}
-
-Lines lines_of(const SortTensors& io, uint32_t axis, bool descending, const char* op) {
-  require_finite_work(io.x, op);
-  for (int i = 0; i < io.x.rank; i++)
-    if (i != int(axis) && io.x.sizes[i] != io.indices.sizes[i])
-      fail(DG_SHAPE, "%s: sizes of the output %s do not follow from %s", op, shape_text(io.indices).c_str(), shape_text(io.x).c_str());
-  const Tensor x = without_axis(io.x, int(axis)), out = without_axis(io.indices, int(axis));
-  const int64_t count = io.x.sizes[axis], limit = io.x.dtype == DG_F32 || io.x.dtype == DG_F16 || io.x.dtype == DG_BF16 ? UINT32_MAX : int64_t(1) << 40;
-  if (count > limit) fail(DG_SHAPE, "sort: an axis of %lld elements", static_cast<long long>(count));
-  return {io.x.storage_data + io.x.offset * dtype_size(io.x.dtype),
-          io.wanted ? io.values.storage_data + io.values.offset * dtype_size(io.values.dtype) : nullptr,
-          io.indices.data<int64_t>(),
-          Nest<2, uint64_t>(Loop<2>({&x, &out})),
-          count,
-          io.x.strides[axis],
-          io.indices.strides[axis],
-          io.x.dtype,
+Lines lines_of(const Tensor* values, const Tensor& indices, const Tensor& x, const Plan& rows, int axis, bool descending) {
+  return {x.storage_data + x.offset * dtype_size(x.dtype),
+          values ? values->storage_data + values->offset * dtype_size(values->dtype) : nullptr,
+          indices.data<int64_t>(),
+          Nest<2, uint64_t>(Loop<2>({&rows.kept_x, &rows.kept_out})),
+          x.sizes[axis],
+          x.strides[axis],
+          indices.strides[axis],
+          x.dtype,
           descending};
 }
 
@@ -208,43 +188,31 @@ void dispatch_entry(const Lines& lines, F&& f) {
 }
 
 }  // namespace
+
+void sort(const Tensor* values, const Tensor& indices, const Tensor& x, const Plan& rows, int axis, bool descending) {
+  const Lines lines = lines_of(values, indices, x, rows, axis, descending);
+  const int64_t keep = indices.sizes[axis];
+  dispatch_entry(lines, [&](auto kind) {
+    using Entry = typename decltype(kind)::type;
+    sort_rows<Entry>("sort", rows.outputs, lines.count, keep, across(lines), LineSource<Entry>{lines}, LineSink<Entry>{lines, keep});
+  });
+}
+
+void kth(const Tensor* values, const Tensor& indices, const Tensor& x, const Plan& plan, int axis, int64_t position, bool median) {
+  const char* const name = "kth";
+  const Lines lines = lines_of(values, indices, x, plan, axis, false);
+  const int64_t rows = plan.outputs;
+  // select_rank counts in 32 bits.
+  if (lines.count > UINT32_MAX) fail(DG_SHAPE, "sort: an axis of %lld elements", static_cast<long long>(lines.count));
+  const unsigned blocks = blocks_for(rows, 1), threads = lines.count <= kSortTile ? 32 : 512;
+  dispatch_entry(lines, [&](auto kind) {
+    using Entry = typename decltype(kind)::type;
+    const LineSource<Entry> source{lines};
+    const RankSink<Entry> sink{lines, position};
+    if (lines.count <= kSortTile) launch_sort_tiles<Entry>(name, rows, lines.count, across(lines), source, sink);
+    else launch(name, select_rank<Entry>, blocks, threads, 0, source, position);
+    if (median && is_float_dtype(x.dtype)) launch("select_nan", select_nan<Entry>, blocks, threads, 0, source);
+  });
+}
+
 }  // namespace dg
-
-using namespace dg;
-
-int32_t dg_sort(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, uint32_t descending) {
-  return guard([&] {
-    const char* const name = "sort";
-    const SortTensors io(t, values_slot, indices_slot, x_slot, axis, name);
-    if (io.indices.numel == 0) return;
-    const Lines lines = lines_of(io, axis, descending != 0, name);
-    const int64_t keep = io.indices.sizes[axis];
-    dispatch_entry(lines, [&](auto kind) {
-      using Entry = typename decltype(kind)::type;
-      sort_rows<Entry>(name, int64_t(lines.rows.count), lines.count, keep, across(lines), LineSource<Entry>{lines}, LineSink<Entry>{lines, keep});
-    });
-  });
-}
-
-int32_t dg_kth(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, double k, uint32_t median) {
-  return guard([&] {
-    const char* const name = "kth";
-    const SortTensors io(t, values_slot, indices_slot, x_slot, axis, name);
-    if (io.indices.sizes[axis] != 1) fail(DG_SHAPE, "%s: the output has size %lld along the axis", name, static_cast<long long>(io.indices.sizes[axis]));
-    const Lines lines = lines_of(io, axis, false, name);
-    const int64_t rows = int64_t(lines.rows.count);
-    if (rows == 0) return;
-    if (!(k >= 1 && k <= double(lines.count))) fail(DG_RANGE, "%s: no element number %g of %lld", name, k, static_cast<long long>(lines.count));
-    if (lines.count > UINT32_MAX) fail(DG_SHAPE, "sort: an axis of %lld elements", static_cast<long long>(lines.count));
-    const int64_t wanted = int64_t(k) - 1;
-    const bool floats = lines.dtype == DG_F32 || lines.dtype == DG_F64 || lines.dtype == DG_F16 || lines.dtype == DG_BF16;
-    const unsigned blocks = blocks_for(rows, 1), threads = lines.count <= kSortTile ? 32 : 512;
-    dispatch_entry(lines, [&](auto kind) {
-      using Entry = typename decltype(kind)::type;
-      const LineSource<Entry> source{lines};
-      if (lines.count <= kSortTile) launch_sort_tiles<Entry>(name, rows, lines.count, across(lines), source, RankSink<Entry>{lines, wanted});
-      else launch(name, select_rank<Entry>, blocks, threads, 0, source, wanted);
-      if (median && floats) launch("select_nan", select_nan<Entry>, blocks, threads, 0, source);
-    });
-  });
-}

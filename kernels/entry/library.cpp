@@ -1,8 +1,8 @@
-// Version and errors.
+// Version, errors, threads.
+#include "../common/library.h"
+
 #include <algorithm>
 #include <cstring>
-
-#include "../common/status.h"
 
 int32_t dg_abi_version(void) { return DG_ABI_VERSION; }
 
@@ -15,3 +15,9 @@ uint32_t dg_last_error(char* text, uint32_t capacity) {
   }
   return static_cast<uint32_t>(message.size());
 }
+
+int32_t dg_set_threads(int32_t count) {
+  return dg::guard([&] { dg::set_thread_count(count); });
+}
+
+int32_t dg_get_threads(void) { return dg::thread_count(); }
