@@ -1,17 +1,10 @@
 // Layer norm, root mean square norm, group norm, and their gradients.
-#include <optional>
-
 #include "../common/row_norm.h"
+#include "optional.h"
 
 using namespace dg;
 
 namespace {
-
-// A header that may be absent.
-struct Optional {
-  std::optional<Tensor> tensor;
-  operator const Tensor*() const { return tensor ? &*tensor : nullptr; }
-};
 
 // The headers of a call, all of which go with the input x.
 struct Headers {
@@ -28,26 +21,30 @@ struct Headers {
   }
 
   // A contiguous tensor with the sizes and dtype of x.
-  Tensor like_x(uint32_t slot, Access access = Access::read) const {
-    const Tensor v = tensor_at(t, slot, name, access);
+  void require_like_x(const Tensor& v) const {
     require_same_sizes(v, x, name);
     require_dtype(v, x.dtype, name, "each of input, output and gradients");
     require_contiguous(v);
+  }
+  Tensor like_x(uint32_t slot, Access access = Access::read) const {
+    const Tensor v = tensor_at(t, slot, name, access);
+    require_like_x(v);
     return v;
   }
   Optional optional_like_x(uint32_t slot, Access access) const {
-    if (!present(slot)) return {};
-    return {like_x(slot, access)};
+    const Optional v(t, slot, name, access);
+    if (v.get()) require_like_x(*v.get());
+    return v;
   }
 
   // `count` contiguous values in the computing dtype.
   Optional values(uint32_t slot, int64_t count, Access access = Access::read) const {
-    if (!present(slot)) return {};
-    const Tensor v = tensor_at(t, slot, name, access);
-    require_dtype(v, x.dtype == DG_F64 ? DG_F64 : DG_F32, name, "statistics and parameters");
-    if (!v.contiguous() || v.numel != count)
-      fail(DG_SHAPE, "%s: expected %lld contiguous values, got %s", name, static_cast<long long>(count), shape_text(v).c_str());
-    return {v};
+    const Optional v(t, slot, name, access);
+    if (!v.get()) return v;
+    require_dtype(*v.get(), x.dtype == DG_F64 ? DG_F64 : DG_F32, name, "statistics and parameters");
+    if (!v->contiguous() || v->numel != count)
+      fail(DG_SHAPE, "%s: expected %lld contiguous values, got %s", name, static_cast<long long>(count), shape_text(*v.get()).c_str());
+    return v;
   }
 
   NormRows rows(double columns) const {
@@ -74,8 +71,8 @@ int32_t dg_layer_norm(const dg_tensor* t, uint32_t y_slot, uint32_t mean_slot, u
     const NormRows r = h.rows(columns);
     const Optional mean = h.values(mean_slot, r.rows, Access::write), invstd = h.values(invstd_slot, r.rows, Access::write);
     const Optional weight = h.values(weight_slot, r.columns), bias = h.values(bias_slot, r.columns);
-    if (!invstd) fail(DG_SHAPE, "%s: invstd must be given", h.name);
-    layer_norm(y, mean, *invstd, h.x, weight, bias, r, eps);
+    if (!invstd.get()) fail(DG_SHAPE, "%s: invstd must be given", h.name);
+    layer_norm(y, mean, *invstd.get(), h.x, weight, bias, r, eps);
   });
 }
 
@@ -88,8 +85,8 @@ int32_t dg_layer_norm_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dw
     const NormRows r = h.rows(columns);
     const Optional dweight = h.values(dweight_slot, r.columns, Access::write), dbias = h.values(dbias_slot, r.columns, Access::write);
     const Optional mean = h.values(mean_slot, r.rows), invstd = h.values(invstd_slot, r.rows), weight = h.values(weight_slot, r.columns);
-    if (!invstd) fail(DG_SHAPE, "%s: invstd must be given", h.name);
-    layer_norm_backward(dx, dweight, dbias, dy, h.x, mean, *invstd, weight, r);
+    if (!invstd.get()) fail(DG_SHAPE, "%s: invstd must be given", h.name);
+    layer_norm_backward(dx, dweight, dbias, dy, h.x, mean, *invstd.get(), weight, r);
   });
 }
 
@@ -102,8 +99,8 @@ int32_t dg_group_norm(const dg_tensor* t, uint32_t y_slot, uint32_t mean_slot, u
     const int64_t channels = h.x.sizes[1];
     const Optional mean = h.values(mean_slot, g.rows, Access::write), invstd = h.values(invstd_slot, g.rows, Access::write);
     const Optional weight = h.values(weight_slot, channels), bias = h.values(bias_slot, channels);
-    if (!mean || !invstd) fail(DG_SHAPE, "%s: mean and invstd must be given", h.name);
-    group_norm(y, *mean, *invstd, h.x, weight, bias, g, eps);
+    if (!mean.get() || !invstd.get()) fail(DG_SHAPE, "%s: mean and invstd must be given", h.name);
+    group_norm(y, *mean.get(), *invstd.get(), h.x, weight, bias, g, eps);
   });
 }
 
@@ -117,7 +114,7 @@ int32_t dg_group_norm_backward(const dg_tensor* t, uint32_t dx_slot, uint32_t dw
     const int64_t channels = h.x.sizes[1];
     const Optional dweight = h.values(dweight_slot, channels, Access::write), dbias = h.values(dbias_slot, channels, Access::write);
     const Optional mean = h.values(mean_slot, g.rows), invstd = h.values(invstd_slot, g.rows), weight = h.values(weight_slot, channels);
-    if (!mean || !invstd) fail(DG_SHAPE, "%s: mean and invstd must be given", h.name);
-    group_norm_backward(dx, dweight, dbias, dy, h.x, *mean, *invstd, weight, g);
+    if (!mean.get() || !invstd.get()) fail(DG_SHAPE, "%s: mean and invstd must be given", h.name);
+    group_norm_backward(dx, dweight, dbias, dy, h.x, *mean.get(), *invstd.get(), weight, g);
   });
 }

@@ -1,5 +1,6 @@
 // maxPool(), its gradient and its gather.
 #include "../common/pooling.h"
+#include "optional.h"
 
 using namespace dg;
 
@@ -30,17 +31,11 @@ int32_t dg_max_pool(const dg_tensor* t, uint32_t y_slot, uint32_t indices_slot, 
     const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
     const Pool pool = pool_of(name, x, y, {{k0, k1, k2}, {s0, s1, s2}, {p0, p1, p2}, {d0, d1, d2}}, true);
     require_dtype(y, x.dtype, name, "the output");
-    Tensor indices, codes;
-    if (present(indices_slot)) {
-      indices = tensor_at(t, indices_slot, name, Access::write);
-      check_indices(name, pool, indices, y);
-    }
-    if (present(codes_slot)) {
-      codes = tensor_at(t, codes_slot, name, Access::write);
-      check_codes(name, pool, codes, y);
-    }
+    const Optional indices(t, indices_slot, name, Access::write), codes(t, codes_slot, name, Access::write);
+    if (indices.get()) check_indices(name, pool, *indices.get(), y);
+    if (codes.get()) check_codes(name, pool, *codes.get(), y);
     require_float(x, name);
-    max_pool(y, present(indices_slot) ? &indices : nullptr, present(codes_slot) ? &codes : nullptr, x, pool);
+    max_pool(y, indices, codes, x, pool);
   });
 }
 
