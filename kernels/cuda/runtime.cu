@@ -16,6 +16,7 @@ namespace {
 DeviceState states[kMaxDevices];
 std::recursive_mutex mutex;  // of the tables below and of the devices' first use
 thread_local int current = 0;
+thread_local std::string running;  // the call that works on it
 
 int count_devices() {
   int count = 0;
@@ -50,10 +51,10 @@ Event& event_at(uint32_t id, const char* op) {
 
 struct Message {
   dg_status status;
-  std::string format;
+  std::string name, format;
 };
 std::vector<Message> messages;
-std::map<std::string, unsigned> message_numbers;
+std::map<std::pair<std::string, std::string>, unsigned> message_numbers;  // by name and format
 
 __global__ void next_replay(Replay* replay) { replay->launches++; }
 
@@ -69,6 +70,7 @@ void use_device(uint32_t index, const char* op) {
     fail(DG_DEVICE, "%s: cuda:%u does not exist, this machine has %d CUDA device%s", op, index, count, count == 1 ? "" : "s");
   check_cuda(cudaSetDevice(int(index)), "cudaSetDevice");
   current = int(index);
+  running = op;
 }
 
 void require_device(uint32_t index, const char* op) { use_device(index, op); }
@@ -108,12 +110,15 @@ unsigned* counters() {
 
 const Replay* replay() { return device_state().replay; }
 
+std::string failed_call(const char* what) {
+  return (running.empty() || running == what ? "" : running + ": ") + what + " on cuda:" + std::to_string(current);
+}
+
 void check_cuda(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   const std::string text = cudaGetErrorString(status);
   cudaGetLastError();
-  if (status == cudaErrorMemoryAllocation) fail(DG_OUT_OF_MEMORY, "%s on cuda:%d: %s", what, current, text.c_str());
-  fail(DG_DEVICE, "%s on cuda:%d: %s", what, current, text.c_str());
+  fail(status == cudaErrorMemoryAllocation ? DG_OUT_OF_MEMORY : DG_DEVICE, "%s: %s", failed_call(what).c_str(), text.c_str());
 }
 
 void launched(const char* kernel) {
@@ -125,8 +130,8 @@ void library_called(const char*) { device_state().library_calls++; }
 
 Report report(dg_status status, const std::string& format) {
   std::lock_guard<std::recursive_mutex> lock(mutex);
-  const auto [it, added] = message_numbers.try_emplace(format, unsigned(messages.size()));
-  if (added) messages.push_back({status, format});
+  const auto [it, added] = message_numbers.try_emplace({call_name(), format}, unsigned(messages.size()));
+  if (added) messages.push_back({status, call_name(), format});
   return {device_state().slot, it->second};
 }
 
@@ -149,7 +154,7 @@ void synchronise(const char* op) {
   const char* const format = message.format.c_str();
   if (std::strstr(format, "%g")) std::snprintf(text, sizeof text, format, std::bit_cast<double>(found.values[0]));
   else std::snprintf(text, sizeof text, format, found.values[0], found.values[1], found.values[2]);
-  fail(message.status, "%s", text);
+  fail(message.status, "%s%s%s", message.name.c_str(), message.name.empty() ? "" : ": ", text);
 }
 
 }  // namespace dg
