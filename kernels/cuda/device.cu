@@ -11,6 +11,7 @@ namespace {
 DeviceState states[kMaxDevices];
 std::recursive_mutex mutex;  // of the graphs and of the devices' first use
 thread_local int current = 0;
+thread_local std::string running;  // the call that works on it
 
 int count_devices() {
   int count = 0;
@@ -39,12 +40,17 @@ uint32_t library_device_type() { return 1; }
 
 int current_device() { return current; }
 
+std::string failed_call(const char* what) {
+  return (running.empty() || running == what ? "" : running + ": ") + what + " on cuda:" + std::to_string(current);
+}
+
 void use_device(uint32_t index, const char* op) {
   static const int count = count_devices();
   if (int64_t(index) >= count)
     fail(DG_DEVICE, "%s: cuda:%u does not exist, this machine has %d CUDA device%s", op, index, count, count == 1 ? "" : "s");
   check_cuda(cudaSetDevice(int(index)), "cudaSetDevice");
   current = int(index);
+  running = op;
 }
 
 void require_device(uint32_t index, const char* op) { use_device(index, op); }
