@@ -196,7 +196,8 @@ void begin_capture() {
   Replay* counter = nullptr;
   check_cuda(cudaMalloc(reinterpret_cast<void**>(&counter), sizeof(Replay)), "cudaMalloc");
   cudaError_t status = cudaMemsetAsync(counter, 0, sizeof(Replay), current_stream());
-  if (status == cudaSuccess) status = cudaStreamBeginCapture(current_stream(), cudaStreamCaptureModeRelaxed);  // the allocator may need cudaMalloc
+  // Relaxed: the allocator may need cudaMalloc.
+  if (status == cudaSuccess) status = cudaStreamBeginCapture(current_stream(), cudaStreamCaptureModeRelaxed);
   if (status != cudaSuccess) {
     cudaFree(counter);
     check_cuda(status, "cudaStreamBeginCapture");

@@ -1,6 +1,8 @@
 // Sums, products, extrema, norms, tests and variances over any set of axes.
 #include "../common/reduction.h"
 
+#include "optional.h"
+
 using namespace dg;
 
 int32_t dg_reduce(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint32_t axes, uint32_t op) {
@@ -25,17 +27,19 @@ int32_t dg_var(const dg_tensor* t, uint32_t var_slot, uint32_t mean_slot, uint32
   return guard([&] {
     const char* const name = "var";
     const Tensor var = tensor_at(t, var_slot, name, Access::write), x = tensor_at(t, x_slot, name);
-    const bool wanted = present(mean_slot);
-    const Tensor mean = wanted ? tensor_at(t, mean_slot, name, Access::write) : var;
-    if (!same_strides(mean, var)) fail(DG_SHAPE, "%s: the strides of mean and variance differ", name);
-    require_same_sizes(mean, var, name);
+    const Optional mean(t, mean_slot, name, Access::write);
+    if (mean) {
+      require_same_sizes(*mean, var, name);
+      if (!same_strides(*mean, var)) fail(DG_SHAPE, "%s: the strides of mean and variance differ", name);
+    }
     const Plan plan(var, x, axes, name);
     require_float(x, name);
     dispatch_accumulator(x.dtype, [&](auto kind) {
-      require_stored_as<typename decltype(kind)::type>(mean, name);
-      require_stored_as<typename decltype(kind)::type>(var, name);
+      using A = typename decltype(kind)::type;
+      require_stored_as<A>(var, name);
+      if (mean) require_stored_as<A>(*mean, name);
     });
     if (plan.outputs == 0) return;
-    variance(var, wanted ? &mean : nullptr, x, plan, std::max(0.0, double(plan.count) - correction), root != 0);
+    variance(var, mean, x, plan, std::max(0.0, double(plan.count) - correction), root != 0);
   });
 }

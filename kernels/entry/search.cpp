@@ -1,6 +1,8 @@
 // Searching, counting and grouping: binary search in sorted rows, occurrences of small integers, histograms, runs of equal elements.
 #include "../common/search.h"
 
+#include "optional.h"
+
 using namespace dg;
 
 namespace {
@@ -42,15 +44,13 @@ int32_t dg_bincount(const dg_tensor* t, uint32_t out_slot, uint32_t x_slot, uint
     require_flat(out, out.sizes[0], name, "the output");
     require_dtype(x, DG_I64, name, "the input");
     require_flat(x, x.numel, name, "the input");
-    if (!present(weights_slot)) {
-      require_dtype(out, DG_I64, name, "the output");
-      return bincount(out, x, nullptr);
+    const Optional weights(t, weights_slot, name);
+    require_dtype(out, weights ? DG_F64 : DG_I64, name, "the output");
+    if (weights) {
+      require_dtype(*weights, DG_F64, name, "the weights");
+      require_flat(*weights, x.numel, name, "the weights");
     }
-    const Tensor weights = tensor_at(t, weights_slot, name);
-    require_dtype(weights, DG_F64, name, "the weights");
-    require_dtype(out, DG_F64, name, "the output");
-    require_flat(weights, x.numel, name, "the weights");
-    bincount(out, x, &weights);
+    bincount(out, x, weights);
   });
 }
 

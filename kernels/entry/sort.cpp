@@ -1,27 +1,24 @@
 // Ordering along an axis: its first elements, and the one of a rank.
 #include "../common/sort.h"
 
+#include "optional.h"
+
 using namespace dg;
 
 namespace {
 
 struct SortCall {
-  Tensor indices, x, values;
-  const Tensor* wanted = nullptr;  // values, or null
+  Tensor indices, x;
+  Optional values;
 
   SortCall(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, const char* name)
-      : indices(tensor_at(t, indices_slot, name, Access::write)), x(tensor_at(t, x_slot, name)) {
-    if (present(values_slot)) {
-      values = tensor_at(t, values_slot, name, Access::write);
-      wanted = &values;
-    }
+      : indices(tensor_at(t, indices_slot, name, Access::write)), x(tensor_at(t, x_slot, name)), values(t, values_slot, name, Access::write) {
     require_axis(x, axis, name);
-    require_picks(indices, wanted, x, name);
+    require_picks(indices, values, x, name);
     if (indices.rank != x.rank) fail(DG_SHAPE, "%s: the output has rank %d, the input %d", name, indices.rank, x.rank);
     if (indices.sizes[axis] > x.sizes[axis])
       fail(DG_SHAPE, "%s: %lld of %lld elements", name, static_cast<long long>(indices.sizes[axis]), static_cast<long long>(x.sizes[axis]));
   }
-  SortCall(const SortCall&) = delete;
 
   Plan rows(uint32_t axis, const char* name) const {
     const Plan plan = lines_along(axis, indices, x, name);
@@ -38,7 +35,7 @@ int32_t dg_sort(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot,
     const char* const name = "sort";
     const SortCall call(t, values_slot, indices_slot, x_slot, axis, name);
     if (call.indices.numel == 0) return;
-    sort(call.wanted, call.indices, call.x, call.rows(axis, name), int(axis), descending != 0);
+    sort(call.values, call.indices, call.x, call.rows(axis, name), int(axis), descending != 0);
   });
 }
 
@@ -51,6 +48,6 @@ int32_t dg_kth(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, 
     const Plan rows = call.rows(axis, name);
     if (rows.outputs == 0) return;
     if (!(k >= 1 && k <= double(count))) fail(DG_RANGE, "%s: no element number %g of %lld", name, k, static_cast<long long>(count));
-    kth(call.wanted, call.indices, call.x, rows, int(axis), int64_t(k) - 1, median != 0);
+    kth(call.values, call.indices, call.x, rows, int(axis), int64_t(k) - 1, median != 0);
   });
 }
