@@ -1,5 +1,5 @@
-// CUDA's device language on the host: every thread of a grid is run by emulation.cpp, one after the other, in a fibre of its own where it has to
-// wait for others. Loads and stores of kernels are checked through the compiler's instrumentation (see emulation.cpp).
+// CUDA's device language on the host: every thread of a grid is run by execution.cpp, one after the other, in a fibre of its own where it has to
+// wait for others. Loads and stores of kernels are checked through the compiler's instrumentation (see checks.cpp).
 #pragma once
 #include <cuda_runtime.h>
 
@@ -23,9 +23,9 @@ struct Place {
   dim3 block_size, grid_size;
 };
 #ifdef DG_EMULATION_IMPLEMENTATION
-extern Place place;
+[[gnu::visibility("hidden")]] extern Place place;
 #else
-extern const Place place;  // does not change while a thread runs: need not be read again, nor checked
+[[gnu::visibility("hidden")]] extern const Place place;  // does not change while a thread runs: need not be read again, nor checked
 #endif
 
 // A kernel with its arguments: `run` gets a copy of the `arguments`.
