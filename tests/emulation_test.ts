@@ -29,6 +29,8 @@ const planted: Readonly<Record<string, RegExp>> = {
   "divided-barrier":
     /^kernel half_barrier, .*: waits at the barrier of line \d+ while other threads of its block wait at that of line \d+$/,
   "lost-lane": /^kernel lost_lane, .*: __shfl_xor_sync: reads lane \d+, which takes no part$/,
+  "flag-read-early": /^kernel flag, .*: (race in shared memory: reads what|reads 4 bytes of shared memory that were never written)/,
+  "after-failure": /^kernel last_writes, .*: writes 4 bytes outside its buffers, .*\n8\nnothing$/,
   "too-many-threads": /^invalid configuration argument$/,
 };
 
@@ -39,18 +41,25 @@ Deno.test("the emulator reports planted bugs with kernel, block and thread, in e
 });
 
 Deno.test("the emulator reports nothing of kernels that are right", async () => {
-  for (const name of ["barrier", "warp-barrier", "inside", "atomic", "stream-wait"]) {
+  for (const name of ["barrier", "warp-barrier", "inside", "atomic", "same-value", "flag", "two-reports", "stream-wait"]) {
     for (const order of orders) {
       assertEquals(await emulate(name, { DINOGRAD_EMULATED_ORDER: order, DINOGRAD_EMULATED_RACES: "1" }), "nothing", `${name}, ${order}`);
     }
   }
 });
 
-Deno.test("the emulator reports races between blocks when asked to keep the accesses of device memory", async () => {
-  assertMatch(
-    await emulate("block-race", { DINOGRAD_EMULATED_RACES: "1" }),
-    /^kernel add_up, block \(1, 0, 0\), .*: race in device memory/,
-  );
+Deno.test("the emulator reports races in device memory when asked to keep its accesses, in every order of the threads", async () => {
+  const races = {
+    "block-race": /^kernel add_up, .*: race in device memory: reads what thread 0 writes/,
+    "two-values": /^kernel store_one, .*: race in device memory: writes what thread \d+ writes/,
+    "two-values-of-blocks": /^kernel store_one, .*: race in device memory: writes what thread 0 writes/,
+  };
+  for (const [name, expected] of Object.entries(races)) {
+    for (const order of orders) {
+      assertMatch(await emulate(name, { DINOGRAD_EMULATED_RACES: "1", DINOGRAD_EMULATED_ORDER: order }), expected, `${name}, ${order}`);
+      assertEquals(await emulate(name, { DINOGRAD_EMULATED_ORDER: order }), "nothing", `${name}, ${order}, not asked`);
+    }
+  }
 });
 
 Deno.test("the emulator reports the use of another device's memory", async () => {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/launch.h"
+#include "../cuda/block.h"
 
 // The little of the library's run time that launch() needs.
 namespace dg {
@@ -85,6 +85,26 @@ __global__ void add_up(float* out) {
   else out[0] = out[0] + 1;
 }
 
+// Every thread stores `step` times its number, all to one place.
+__global__ void store_one(int* out, int step) { out[0] = int(blockIdx.x * blockDim.x + threadIdx.x) * step + 7; }
+
+// The same within a block, where a barrier comes before the read, or is forgotten.
+template <bool barrier>
+__global__ void flag(int* out) {
+  DG_SHARED(int, found);
+  if (threadIdx.x % 3 == 0) found = 1;
+  if (barrier) __syncthreads();
+  out[threadIdx.x] = found;
+}
+
+__global__ void report_all(Report bad) { bad(threadIdx.x); }
+
+// Blocks of which the last one writes the result; those from `bad` on write outside first.
+__global__ void last_writes(unsigned* counter, float* out, int bad) {
+  if (int(blockIdx.x) >= bad) out[1000 + blockIdx.x] = 1;
+  if (last_block(counter, gridDim.x) && threadIdx.x == 0) out[0] = float(gridDim.x);
+}
+
 float* device_memory(int count) {
   void* memory = nullptr;
   cudaMalloc(&memory, size_t(count) * 4);
@@ -111,6 +131,31 @@ void streams(bool wait) {
   cudaStreamSynchronize(second);
   stream = first;
 }
+
+const char* taken_error() {
+  const cudaError_t status = cudaGetLastError();
+  return status == cudaSuccess ? "nothing" : cudaGetErrorString(status);
+}
+
+// A kernel fails after some of its blocks were counted; the next one counts from 0.
+void after_failure() {
+  unsigned* const counter = reinterpret_cast<unsigned*>(written(1));
+  float* const out = written(4);
+  launch("last_writes", last_writes, 8, 32, 0, counter, out, 5);
+  cudaDeviceSynchronize();
+  std::printf("%s\n", taken_error());
+  launch("last_writes", last_writes, 8, 32, 0, counter, out, 8);
+  float result = 0;
+  cudaMemcpyAsync(&result, out, sizeof result, cudaMemcpyDeviceToHost, stream);
+  std::printf("%g\n", double(result));
+}
+
+void report_twice() {
+  ReportSlot* const slot = reinterpret_cast<ReportSlot*>(written(sizeof(ReportSlot) / 4));
+  launch("report_all", report_all, 3, 64, 0, Report{slot, 1});
+}
+
+int* integers(int count) { return reinterpret_cast<int*>(device_memory(count)); }
 
 const std::map<std::string, std::function<void()>> cases = {
     {"barrier", [] { launch("reverse", reverse<true>, 1, kCount, 0, device_memory(kCount), static_cast<const float*>(written(kCount))); }},
@@ -154,6 +199,13 @@ const std::map<std::string, std::function<void()>> cases = {
     {"lost-lane", [] { launch("lost_lane", lost_lane, 1, 32, 0, device_memory(32)); }},
     {"atomic", [] { launch("add_up", add_up<true>, 64, 32, 0, written(1)); }},
     {"block-race", [] { launch("add_up", add_up<false>, 64, 32, 0, written(1)); }},
+    {"same-value", [] { launch("store_one", store_one, 3, 64, 0, integers(1), 0); }},
+    {"two-values", [] { launch("store_one", store_one, 1, 64, 0, integers(1), 1); }},
+    {"two-values-of-blocks", [] { launch("store_one", store_one, 64, 1, 0, integers(1), 1); }},
+    {"flag", [] { launch("flag", flag<true>, 1, 64, 0, integers(64)); }},
+    {"flag-read-early", [] { launch("flag", flag<false>, 1, 64, 0, integers(64)); }},
+    {"two-reports", report_twice},
+    {"after-failure", after_failure},
     {"stream-wait", [] { streams(true); }},
     {"missing-stream-wait", [] { streams(false); }},
     {"too-many-threads", [] { launch("copy_first", copy_first, 1, 2048, 0, device_memory(1), static_cast<const float*>(written(1)), 1); }},
@@ -173,6 +225,5 @@ int main(int count, char** names) {
   cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   cases.at(names[1])();
   cudaDeviceSynchronize();
-  const cudaError_t status = cudaGetLastError();
-  std::printf("%s\n", status == cudaSuccess ? "nothing" : cudaGetErrorString(status));
+  std::printf("%s\n", taken_error());
 }

@@ -5,7 +5,11 @@
 // misaligned, or a read of what was never written is reported with kernel, block and thread. For shared memory (and for device memory with
 // DINOGRAD_EMULATED_RACES=1) the last writer and readers of every address are kept, so that two threads that meet there without a barrier between
 // them are reported, in whatever order they happened to run.
+//
+// Threads that store one and the same value where no other reads it do not race: whichever comes last, memory holds that value.
 #include "state.h"
+
+#include <unordered_map>
 
 namespace emulation {
 
@@ -30,16 +34,34 @@ bool meets(uint64_t before, uint64_t now, bool shared) {
   return !one_warp || (before >> 12 & 0xfffff) == (now >> 12 & 0xfffff);
 }
 
-void trace(Trace* traces, size_t bytes, bool write, bool shared, uint64_t now) {
-  const char* const memory = shared ? "shared" : "device";
+// A store where another thread had stored, and what was there: the check comes before the store, so only the next one can tell what it changed.
+struct Store {
+  const void* address;
+  size_t bytes = 0;
+  unsigned char before[64];
+  uint64_t other;
+  bool shared;
+} doubtful;
+
+[[noreturn]] void race(bool shared, bool write, bool wrote, uint64_t other) {
+  const std::string who = (other & 0xfff) == kAtomic ? "an atomic operation" : text("thread %u", unsigned(other & 0xfff) - 1);
+  abandon("race in %s memory: %s what %s %s, with no barrier between them", shared ? "shared" : "device", write ? "writes" : "reads", who.c_str(),
+          wrote ? "writes" : "reads");
+}
+
+void trace(Trace* traces, uintptr_t address, size_t bytes, bool write, bool shared, uint64_t now) {
+  settle_store();
+  const bool plain = write && (now & 0xfff) != kAtomic && bytes <= sizeof doubtful.before;
   for (size_t i = 0; i < bytes; i += 2) {
     Trace& it = traces[i];
     const bool wrote = meets(it.writer, now, shared), read = write && (meets(it.first_reader, now, shared) || meets(it.last_reader, now, shared));
     if (wrote || read) {
       const uint64_t other = wrote ? it.writer : meets(it.first_reader, now, shared) ? it.first_reader : it.last_reader;
-      const std::string who = (other & 0xfff) == kAtomic ? "an atomic operation" : text("thread %u", unsigned(other & 0xfff) - 1);
-      abandon("race in %s memory: %s what %s %s, with no barrier between them", memory, write ? "writes" : "reads", who.c_str(),
-                   wrote ? "writes" : "reads");
+      if (read || !plain || (other & 0xfff) == kAtomic) race(shared, write, wrote, other);
+      doubtful.address = reinterpret_cast<const void*>(address);
+      doubtful.bytes = bytes;
+      doubtful.other = other;
+      doubtful.shared = shared;
     }
     if (write) {
       it.writer = now;
@@ -48,6 +70,7 @@ void trace(Trace* traces, size_t bytes, bool write, bool shared, uint64_t now) {
       it.last_reader = now;
     }
   }
+  if (doubtful.bytes) std::memcpy(doubtful.before, doubtful.address, bytes);
 }
 
 // Of an access that the compiler may have put together from the members of a struct.
@@ -95,7 +118,7 @@ __attribute__((noinline)) void shared_access(uintptr_t address, size_t bytes, bo
     if (!write && shared_states[at + i] == kFresh) abandon("reads %zu bytes of shared memory that were never written, at byte %zu", bytes, at + i);
   }
   if (write) std::memset(shared_states + at, kWritten, bytes);
-  trace(shared_traces + at, bytes, write, true, stamp());
+  trace(shared_traces + at, address, bytes, write, true, stamp());
 }
 
 __attribute__((noinline)) void other_access(uintptr_t address, size_t bytes, bool write) {
@@ -117,7 +140,7 @@ inline void access(uintptr_t address, bool write) {
       if (!write || !all_allocated(state, n)) bad_access(address, n, write);
       std::memset(state, kWritten, n);
     }
-    if (arena_traces) trace(arena_traces + (address - arena), n, write, false, stamp());
+    if (arena_traces) trace(arena_traces + (address - arena), address, n, write, false, stamp());
     return;
   }
   other_access(address, n, write);
@@ -133,10 +156,32 @@ void access_any(uintptr_t address, size_t bytes, bool write) {
     for (size_t i = 0; i < bytes; i++)
       if (state[i] != kWritten) bad_access(address + i, 1, false);
   }
-  if (arena_traces) trace(arena_traces + (address - arena), bytes, write, false, stamp());
+  if (arena_traces) trace(arena_traces + (address - arena), address, bytes, write, false, stamp());
 }
 
+struct Value {
+  size_t bytes;
+  uint64_t bits;
+};
+std::unordered_map<uintptr_t, Value> changes;  // by atomic operations on device memory in this launch
+
 }  // namespace
+
+void settle_store() {
+  if (!doubtful.bytes) return;
+  const size_t bytes = std::exchange(doubtful.bytes, 0);
+  if (std::memcmp(doubtful.before, doubtful.address, bytes) != 0) race(doubtful.shared, true, true, doubtful.other);
+}
+
+void undo_changes() {
+  for (const auto& [address, value] : changes) std::memcpy(reinterpret_cast<void*>(address), &value.bits, value.bytes);
+  forget_changes();
+}
+
+void forget_changes() {
+  changes.clear();
+  doubtful.bytes = 0;
+}
 
 void atomic_access(const void* address, size_t bytes) {
   const uintptr_t at = reinterpret_cast<uintptr_t>(address);
@@ -147,14 +192,15 @@ void atomic_access(const void* address, size_t bytes) {
     if (at % bytes != 0 || !all_allocated(state, bytes)) bad_access(at, bytes, true);
     for (size_t i = 0; i < bytes; i++)
       if (state[i] != kWritten) bad_access(at, bytes, false);
-    if (arena_traces) trace(arena_traces + (at - arena), bytes, true, false, now);
+    if (arena_traces) trace(arena_traces + (at - arena), at, bytes, true, false, now);
+    if (const auto [it, added] = changes.try_emplace(at, Value{bytes, 0}); added) std::memcpy(&it->second.bits, address, bytes);
     return;
   }
   const size_t offset = at - reinterpret_cast<uintptr_t>(shared_data);
   if (offset >= kShared) return other_access(at, bytes, true);
   for (size_t i = 0; i < bytes; i++)
     if (shared_states[offset + i] != kWritten) abandon("an atomic operation on shared memory that was never written, at byte %zu", offset);
-  trace(shared_traces + offset, bytes, true, true, now);
+  trace(shared_traces + offset, at, bytes, true, true, now);
 }
 
 void check_access(const void* address, size_t bytes, bool write, const char* what) {

@@ -85,6 +85,7 @@ void fibre_main() {
       self->number = block.order[block.next++];
       self->thread = place.thread = position(self->number);
       block.call->run(argument_data);
+      settle_store();
       self = running;
       const unsigned warp = self->number / 32;
       block.exited[warp] |= 1u << (self->number % 32);
@@ -195,6 +196,7 @@ void run_grid(const Call& call, int device) {
   if (order == 1) std::reverse(block.order.begin(), block.order.end());
   const uint64_t blocks = uint64_t(call.grid.x) * call.grid.y * call.grid.z;
   launch_epoch = ++epoch;
+  forget_changes();
   in_kernel = true;
   for (uint64_t i = 0; i < blocks && !block.failed; i++) {
     const uint64_t at = order == 1 ? blocks - 1 - i : i;
@@ -203,9 +205,10 @@ void run_grid(const Call& call, int device) {
     run_block();
   }
   in_kernel = false;
-  if (block.failed) reset_fibres();
+  if (!block.failed) return;
+  reset_fibres();
+  undo_changes();
 }
-
 
 // ---- what kernels call
 
@@ -227,6 +230,7 @@ void* dynamic_shared() { return shared_data; }
 unsigned lane() { return running->number % 32; }
 
 unsigned barrier(unsigned value, int line) {
+  settle_store();
   if (block.waiting == 0) {
     block.sums[block.generation & 1] = 0;
     block.line = line;
@@ -251,6 +255,7 @@ void require_lane(unsigned source, const char* op) {
 }
 
 const uint64_t* exchange(unsigned mask, uint64_t value, const char* op) {
+  settle_store();
   const unsigned warp = running->number / 32, lane = running->number % 32, in_warp = std::min(32u, block.threads - warp * 32);
   if (in_warp < 32) mask &= (1u << in_warp) - 1;
   if (!(mask >> lane & 1)) abandon("%s: the calling lane %u is not in the mask %08x", op, lane, mask);

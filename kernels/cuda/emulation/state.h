@@ -102,6 +102,11 @@ extern std::vector<uint32_t> warp_epochs;
 
 // Does a kernel, to its end or its first report.
 void run_grid(const Call& call, int device);
+// Before a thread waits or ends: whether its last store, where another had stored before, changed what was there. Then it is a race.
+void settle_store();
+// What atomic operations have changed since the last call of forget_changes() gets its value of then: counters that the launch will not bring back to 0.
+void undo_changes();
+void forget_changes();
 // Reports and ends the running thread and its launch.
 [[noreturn]] __attribute__((format(printf, 1, 2))) void abandon(const char* format, ...);
 
