@@ -18,6 +18,13 @@ export const symbols = {
     ],
     result: "u32",
   },
+  dg_name_call: {
+    parameters: [
+      "buffer", // name
+      "u32", // length
+    ],
+    result: "i32",
+  },
   dg_set_threads: {
     parameters: [
       "i32", // count

@@ -51,6 +51,7 @@ typedef struct dg_tensor {
 /* ---- library: kernels/entry/library.cpp */
 DG_EXPORT int32_t dg_abi_version(void);
 DG_EXPORT uint32_t dg_last_error(char* text, uint32_t capacity); /* copies the message, returns its full length */
+DG_EXPORT int32_t dg_name_call(const char* name, uint32_t length); /* this thread's next call, in what a device finds wrong with its indices later; at most 63 bytes, not NUL-terminated */
 DG_EXPORT int32_t dg_set_threads(int32_t count);
 DG_EXPORT int32_t dg_get_threads(void);
 

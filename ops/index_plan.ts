@@ -18,10 +18,25 @@ import { overwrite } from "./inplace.ts";
 import { checkTensor, emptyLike, emptyTensor, native } from "./native.ts";
 import { broadcastTo, unbind } from "./view.ts";
 
-/** `native` whose range errors name the operation. */
+const nameBytes = new Map<string, Uint8Array<ArrayBuffer>>();
+
+/** `op` as native code takes it. */
+function bytesOfName(op: string): Uint8Array<ArrayBuffer> {
+  let bytes = nameBytes.get(op);
+  if (bytes === undefined) nameBytes.set(op, bytes = new TextEncoder().encode(op));
+  return bytes;
+}
+
+/** `native` whose range errors name the operation, those that a device finds later too. */
 export function nativeNamed(op: string, device: Device, body: (library: KernelLibrary, frame: Frame) => number): void {
   try {
-    native(device, body);
+    native(device, (library, f) => {
+      if (device.type === "cuda") {
+        const name = bytesOfName(op);
+        library.dg_name_call(name, name.length);
+      }
+      return body(library, f);
+    });
   } catch (error) {
     if (error instanceof RangeError) throw new RangeError(`${op}: ${error.message}`);
     throw error;

@@ -21,10 +21,7 @@ export function awaited<T>(fn: () => T): T {
   return result;
 }
 
-/**
- * `assertThrows` of `@std/assert`, waiting for the device inside. An index out of range that only the device sees is told later, without the name of the
- * operation.
- */
+/** `assertThrows` of `@std/assert`, waiting for the device inside: an index out of range that only the device sees is told later. */
 export function assertThrows<E extends Error = Error>(
   fn: () => unknown,
   // deno-lint-ignore no-explicit-any
@@ -32,6 +29,5 @@ export function assertThrows<E extends Error = Error>(
   text?: string,
   what?: string,
 ): E {
-  const told = device.type === "cuda" ? text?.replace(/^\w+: (?=index -?\d)/, "") : text;
-  return std.assertThrows(() => awaited(fn), errorClass, told, what);
+  return std.assertThrows(() => awaited(fn), errorClass, text, what);
 }

@@ -32,6 +32,7 @@ const planted: Readonly<Record<string, RegExp>> = {
   "flag-read-early": /^kernel flag, .*: (race in shared memory: reads what|reads 4 bytes of shared memory that were never written)/,
   "after-failure": /^kernel last_writes, .*: writes 4 bytes outside its buffers, .*\n8\nnothing$/,
   "too-many-threads": /^invalid configuration argument$/,
+  "grid-limit": /^(invalid configuration argument\n){3}nothing\nnothing$/,
 };
 
 Deno.test("the emulator reports planted bugs with kernel, block and thread, in every order of the threads", async () => {

@@ -24,6 +24,12 @@ inline std::string& last_error() {
 // The device of the tensors that the current call has named so far, -1 at first: they must all be on one.
 inline thread_local int call_device = -1;
 
+// What the caller calls the running call, if dg_name_call() said so: for errors that come out after it.
+inline std::string& call_name() {
+  static thread_local std::string text;
+  return text;
+}
+
 // Throws Error with a printf-style text.
 [[noreturn]] __attribute__((format(printf, 2, 3))) inline void fail(dg_status status, const char* format, ...) {
   char text[512];
@@ -45,6 +51,9 @@ inline int64_t whole(double value, const char* op, const char* what) {
 template <class Body>
 int32_t guard(Body&& body) noexcept {
   call_device = -1;
+  struct Named {
+    ~Named() { call_name().clear(); }
+  } named;
   try {
     body();
     return DG_OK;

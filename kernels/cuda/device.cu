@@ -45,6 +45,7 @@ void use_device(uint32_t index, const char* op) {
     fail(DG_DEVICE, "%s: cuda:%u does not exist, this machine has %d CUDA device%s", op, index, count, count == 1 ? "" : "s");
   check_cuda(cudaSetDevice(int(index)), "cudaSetDevice");
   current = int(index);
+  call_runs(op);
 }
 
 void require_device(uint32_t index, const char* op) { use_device(index, op); }

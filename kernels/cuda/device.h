@@ -21,6 +21,9 @@ struct DeviceState {
   double launches = 0, synchronisations = 0, to_device = 0, from_device = 0, graph_launches = 0, library_calls = 0;
 };
 
+// Names the call that works on the current device from now on, for failed_call().
+void call_runs(const char* op);
+
 // The current device's state, with its streams made.
 DeviceState& device_state();
 DeviceState& state_of(uint32_t device, const char* op);

@@ -13,19 +13,26 @@ namespace {
 
 struct Message {
   dg_status status;
-  std::string format;
+  std::string name, format;
 };
 std::mutex mutex;
 std::vector<Message> messages;
-std::map<std::string, unsigned> message_numbers;
+std::map<std::pair<std::string, std::string>, unsigned> message_numbers;  // by name and format
+thread_local std::string running;                                         // the call that works on the current device
 
 }  // namespace
+
+void call_runs(const char* op) { running = op; }
+
+std::string failed_call(const char* what) {
+  return (running.empty() || running == what ? "" : running + ": ") + what + " on cuda:" + std::to_string(current_device());
+}
 
 void check_cuda(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   const std::string text = cudaGetErrorString(status);
   cudaGetLastError();
-  fail(status == cudaErrorMemoryAllocation ? DG_OUT_OF_MEMORY : DG_DEVICE, "%s on cuda:%d: %s", what, current_device(), text.c_str());
+  fail(status == cudaErrorMemoryAllocation ? DG_OUT_OF_MEMORY : DG_DEVICE, "%s: %s", failed_call(what).c_str(), text.c_str());
 }
 
 void launched(const char* kernel) {
@@ -38,8 +45,8 @@ void library_called(const char*) { device_state().library_calls++; }
 Report report(dg_status status, const std::string& format) {
   ReportSlot* const slot = device_state().slot;
   std::lock_guard<std::mutex> lock(mutex);
-  const auto [it, added] = message_numbers.try_emplace(format, unsigned(messages.size()));
-  if (added) messages.push_back({status, format});
+  const auto [it, added] = message_numbers.try_emplace({call_name(), format}, unsigned(messages.size()));
+  if (added) messages.push_back({status, call_name(), format});
   return {slot, it->second};
 }
 
@@ -53,7 +60,7 @@ void raise_report(const ReportSlot& found) {
   const char* const format = message.format.c_str();
   if (std::strstr(format, "%g")) std::snprintf(text, sizeof text, format, std::bit_cast<double>(found.values[0]));
   else std::snprintf(text, sizeof text, format, found.values[0], found.values[1], found.values[2]);
-  fail(message.status, "%s", text);
+  fail(message.status, "%s%s%s", message.name.c_str(), message.name.empty() ? "" : ": ", text);
 }
 
 void set_thread_count(int32_t) { fail(DG_DEVICE, "setThreads: threads are the cpu library's"); }

@@ -22,8 +22,7 @@ std::atomic<bool> tf32{false};
 
 void check_cublas(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS)
-    fail(status == CUBLAS_STATUS_ALLOC_FAILED ? DG_OUT_OF_MEMORY : DG_DEVICE, "%s on cuda:%d: %s", what, current_device(),
-         cublasGetStatusString(status));
+    fail(status == CUBLAS_STATUS_ALLOC_FAILED ? DG_OUT_OF_MEMORY : DG_DEVICE, "%s: %s", failed_call(what).c_str(), cublasGetStatusString(status));
 }
 
 // A handle may be used by one thread at a time.

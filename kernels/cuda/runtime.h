@@ -17,6 +17,8 @@ void use_device(uint32_t index, const char* op);
 // Fails with DG_DEVICE (or DG_OUT_OF_MEMORY) when a call of the CUDA run time did; `what` names it.
 void check_cuda(cudaError_t status, const char* what);
 
+// "op: what on cuda:0", for the errors of libraries.
+std::string failed_call(const char* what);
 // After each kernel launch: counts it and fails with DG_DEVICE, naming kernel and device, when it could not start.
 void launched(const char* kernel);
 // After each call of a library (cuBLAS): counts it.
@@ -58,6 +60,7 @@ struct Report {
 };
 // `format` is a printf format of which up to three %lld stand for the values of the report, or one %g for a double whose bits are the first value;
 // it may hold text known on the host already.
+// The name that dg_name_call() gave the running call is put before it.
 Report report(dg_status status, const std::string& format);
 
 // While a step is captured into a graph: how often the graph has been launched since, and how many random counters one launch uses. Null otherwise.

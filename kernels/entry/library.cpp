@@ -1,10 +1,15 @@
-// Version, errors, threads.
+// Version, errors, names, threads.
 #include "../common/library.h"
 
 #include <algorithm>
 #include <cstring>
 
 int32_t dg_abi_version(void) { return DG_ABI_VERSION; }
+
+int32_t dg_name_call(const char* name, uint32_t length) {
+  dg::call_name().assign(name ? name : "", name ? std::min(length, 63u) : 0);
+  return DG_OK;
+}
 
 uint32_t dg_last_error(char* text, uint32_t capacity) {
   const std::string& message = dg::last_error();

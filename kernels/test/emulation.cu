@@ -209,6 +209,14 @@ const std::map<std::string, std::function<void()>> cases = {
     {"stream-wait", [] { streams(true); }},
     {"missing-stream-wait", [] { streams(false); }},
     {"too-many-threads", [] { launch("copy_first", copy_first, 1, 2048, 0, device_memory(1), static_cast<const float*>(written(1)), 1); }},
+    {"grid-limit",
+     [] {
+       float* const memory = written(1);
+       for (const dim3 grid : {dim3(1, 65536), dim3(1, 1, 65536), dim3(1u << 31), dim3(1)}) {
+         launch("copy_first", copy_first, grid, 1, 0, device_memory(1), static_cast<const float*>(memory), 1);
+         std::printf("%s\n", taken_error());
+       }
+     }},
     {"leak",
      [] {
        cudaFree(written(10));

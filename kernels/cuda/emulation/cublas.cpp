@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "../../common/math.h"
-#include "emulation.h"
+#include "state.h"
 
 struct cublasContext {
   cudaStream_t stream = nullptr;
@@ -75,6 +75,7 @@ void run(const Gemm& g) {
 }  // namespace
 
 cublasStatus_t cublasCreate(cublasHandle_t* handle) {
+  if (emulation::fails("cublasCreate")) return CUBLAS_STATUS_ALLOC_FAILED;
   *handle = new cublasContext;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -118,6 +119,7 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t handle, cublasOperat
                                              const void* B, cudaDataType Btype, int64_t ldb, long long strideB, const void* beta, void* C,
                                              cudaDataType Ctype, int64_t ldc, long long strideC, int64_t batches, cublasComputeType_t compute,
                                              cublasGemmAlgo_t) {
+  if (emulation::fails("cublasGemm")) return CUBLAS_STATUS_EXECUTION_FAILED;
   if (!handle->workspace) return CUBLAS_STATUS_NOT_INITIALIZED;  // the deterministic mode asks for one
   const bool ta = transa == CUBLAS_OP_T, tb = transb == CUBLAS_OP_T, wide = compute == CUBLAS_COMPUTE_64F;
   if (m < 0 || n < 0 || k < 0 || batches < 0 || lda < std::max<int64_t>(1, ta ? k : m) || ldb < std::max<int64_t>(1, tb ? n : k) ||

@@ -121,7 +121,7 @@ void launch_call(cudaStream_t stream, Call call) {
   const dim3 &g = call.grid, &b = call.block;
   const uint64_t threads = uint64_t(b.x) * b.y * b.z;
   if (!stream || !threads || threads > kMaxThreads || b.z > 64 || !g.x || !g.y || !g.z || g.x > 0x7fffffffu || g.y > 65535 || g.z > 65535 ||
-      call.shared > kShared - 1024) {
+      call.shared > kShared - 1024 || fails(call.name)) {
     error(cudaErrorInvalidConfiguration);
     return;
   }

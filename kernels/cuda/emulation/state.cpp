@@ -2,7 +2,8 @@
 //
 // Settings, from the environment when the first call is made: DINOGRAD_EMULATED_DEVICES (1), DINOGRAD_EMULATED_MEMORY (bytes a device, 4 GiB),
 // DINOGRAD_EMULATED_ORDER (forward, reverse, shuffle: of the threads and blocks), DINOGRAD_EMULATED_STREAMS (eager, or random: work waits in its
-// stream and is done at random moments in a legal order), DINOGRAD_EMULATED_SEED (1), DINOGRAD_EMULATED_RACES (0).
+// stream and is done at random moments in a legal order), DINOGRAD_EMULATED_SEED (1), DINOGRAD_EMULATED_RACES (0),
+// DINOGRAD_EMULATED_FAILS (none; "NAME" or "NAME:3": the first or third launch of that kernel, or "cublasCreate", "cublasGemm").
 #include "state.h"
 
 #include <link.h>
@@ -30,6 +31,11 @@ Settings read_settings() {
   s.order = order == "reverse" ? 1 : order == "shuffle" ? 2 : 0;
   s.random_streams = environment("DINOGRAD_EMULATED_STREAMS") == "random";
   s.races = environment("DINOGRAD_EMULATED_RACES") == "1";
+  s.fails = environment("DINOGRAD_EMULATED_FAILS");
+  if (const auto colon = s.fails.find(':'); colon != std::string::npos) {
+    s.failing_call = std::atoi(s.fails.c_str() + colon + 1);
+    s.fails.resize(colon);
+  }
   if (const auto v = environment("DINOGRAD_EMULATED_SEED"); !v.empty()) s.seed = std::strtoull(v.c_str(), nullptr, 10);
   return s;
 }
@@ -61,6 +67,11 @@ int find_image(dl_phdr_info* info, size_t, void*) {
 const Settings& settings() {
   static const Settings instance = read_settings();
   return instance;
+}
+
+bool fails(const char* name) {
+  static int calls = 0;
+  return settings().fails == name && ++calls == settings().failing_call;
 }
 
 std::mt19937_64& random_source() {

@@ -25,9 +25,13 @@ struct Settings {
   int order = 0;  // 0 forward, 1 reverse, 2 shuffle
   bool random_streams = false, races = false;
   uint64_t seed = 1;
+  std::string fails;  // the call of this name with this number
+  int failing_call = 1;
 };
 const Settings& settings();
 std::mt19937_64& random_source();
+// Whether a call of this name, counted here, is the one that is to fail.
+bool fails(const char* name);
 
 // One call of the run time at a time: workers of the caller share the emulated devices.
 extern std::recursive_mutex mutex;
