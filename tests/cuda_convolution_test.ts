@@ -16,6 +16,8 @@ interface Case {
   readonly filters: number;
   readonly kernel: number;
   readonly groups: number;
+  /** Memory order of the weight: it is read in place, not packed first. */
+  readonly channelsLast?: boolean;
   readonly stride?: number;
   readonly padding?: number;
   readonly dilation?: number;
@@ -30,12 +32,23 @@ interface Case {
 const cases: readonly Case[] = [
   { what: "packs", x: [1, 2992, 11, 13], filters: 2992, kernel: 1, groups: 88, dtypes: ["float64"] },
   { what: "packs", x: [1, 3168, 11, 13], filters: 4752, kernel: 1, groups: 132, dtypes: ["float32"] },
-  { what: "packs", x: [1, 5280, 11, 13], filters: 5280, kernel: 1, groups: 132, dtypes: ["bfloat16"] },
+  { what: "packs, weight too", x: [1, 2112, 12, 13], filters: 4752, kernel: 2, groups: 132, channelsLast: true, dtypes: ["float32"] },
+  { what: "packs, weight too", x: [1, 5280, 12, 13], filters: 5280, kernel: 2, groups: 132, channelsLast: true, dtypes: ["bfloat16"] },
   { what: "elements", x: [1, 4488, 11, 13], filters: 4488, kernel: 1, groups: 132, dtypes: ["float32", "float16"] },
   { what: "elements", x: [1, 2904, 11, 13], filters: 3080, kernel: 1, groups: 88, dtypes: ["float64"] },
   { what: "terms", x: [1, 792, 8, 10], filters: 8712, kernel: 2, groups: 264, dtypes: ["float32"] },
   { what: "terms, backwards", x: [1, 8712, 7, 9], filters: 1584, kernel: 2, groups: 264, dtypes: ["float32"] },
-  { what: "phases", x: [1, 1188, 23, 22], filters: 1188, kernel: 2, groups: 33, stride: 2, padding: 1, dtypes: ["float32"] },
+  {
+    what: "phases",
+    x: [1, 1188, 23, 22],
+    filters: 1188,
+    kernel: 2,
+    groups: 33,
+    stride: 2,
+    padding: 1,
+    channelsLast: true,
+    dtypes: ["float32"],
+  },
   {
     what: "coordinates",
     x: [2, 8, 3, 3],
@@ -77,8 +90,9 @@ for (const it of cases) {
       const draw = (shape: readonly number[]) => rand(shape).sub(0.5).to(dtype);
       const { stride = 1, padding = 0, dilation = 1, kernel } = it;
       const size = (i: number) => Math.floor((it.x[i] + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1;
-      const x = draw(it.x), w = draw([it.filters, it.x[1] / it.groups, kernel, kernel]), b = draw([it.filters]);
+      const x = draw(it.x), weight = draw([it.filters, it.x[1] / it.groups, kernel, kernel]), b = draw([it.filters]);
       const dy = draw([it.x[0], it.filters, size(2), size(3)]);
+      const w = it.channelsLast ? weight.channelsLast() : weight;
       const want = results(x, w, b, dy, it), got = results(x.to("cuda"), w.to("cuda"), b.to("cuda"), dy.to("cuda"), it);
       assertEquals(got.map((t) => t.shape), want.map((t) => t.shape));
       got.forEach((t, i) => {
