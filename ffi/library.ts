@@ -9,7 +9,7 @@ import { buildCommand, libraryCandidates, type LibraryName } from "./locate.ts";
 import { type KernelLibrary, symbols } from "./symbols.ts";
 
 /** Version of the C ABI that this code speaks: `DG_ABI_VERSION` of `kernels/abi.h`. */
-const ABI_VERSION = 2;
+const ABI_VERSION = 3;
 
 let cpuLibrary: KernelLibrary | null = null, cudaLibrary: KernelLibrary | null = null;
 let cudaDevices = 0;
