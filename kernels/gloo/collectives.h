@@ -1,0 +1,48 @@
+// The collective operations on memory that has been checked. Each runs on the thread of its communicator, the group having agreed on it.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "../common/dtype.h"
+#include "../communicator.h"
+#include "transport.h"
+
+namespace dg::comm {
+
+enum class Kind : uint32_t { all_reduce, reduce, broadcast, all_gather, reduce_scatter, gather, scatter, all_to_all, barrier };
+
+// What the ranks must agree on, as it travels.
+struct Descriptor {
+  uint64_t sequence = 0;
+  Kind kind = Kind::barrier;
+  uint32_t dtype = 0, op = DG_NONE, root = DG_NONE;
+  int64_t numel = 0;
+};
+std::string text_of(const Descriptor& descriptor);
+
+// Compares the descriptors of neighbours before every collective.
+class Agreement {
+ public:
+  explicit Agreement(Mesh& mesh) : mesh_(mesh) {}
+  void start();  // once connected
+  void reach(const Descriptor& own);
+
+ private:
+  Mesh& mesh_;
+  Descriptor incoming_;
+  std::unique_ptr<Buffer> inbox_;
+};
+
+// `numel`: elements of x where there is only x, else of the smaller of the two.
+void all_reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op, uint32_t tag);
+void reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op, int root);
+void broadcast(Mesh& mesh, void* x, int64_t bytes, int root, uint32_t tag);
+void all_gather(Mesh& mesh, void* out, const void* x, int64_t bytes, uint32_t tag);
+void reduce_scatter(Mesh& mesh, void* out, const void* x, uint32_t dtype, int64_t numel, uint32_t op);
+void gather(Mesh& mesh, void* out, const void* x, int64_t bytes, int root);
+void scatter(Mesh& mesh, void* out, const void* x, int64_t bytes, int root);
+void all_to_all(Mesh& mesh, void* out, const void* x, int64_t bytes);
+void barrier(Mesh& mesh, uint32_t tag);
+
+}  // namespace dg::comm
