@@ -1,7 +1,12 @@
 /**
- * Training on several devices.
+ * Training on several devices and in several processes.
  *
  * @module
  */
 export { DataParallel, type DataParallelOptions } from "./data_parallel.ts";
 export { gather, type Join, scatter } from "./scatter.ts";
+export { DEFAULT_STORE_TIMEOUT, HashStore, PrefixStore, type Store, type WaitOptions } from "./store.ts";
+export type { StoreLimits } from "./store/table.ts";
+export { StoreServer, type StoreServerOptions } from "./store/server.ts";
+export { TcpStore, type TcpStoreOptions } from "./store/tcp.ts";
+export { FileStore, type FileStoreOptions } from "./store/file.ts";

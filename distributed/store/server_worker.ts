@@ -1,0 +1,20 @@
+/**
+ * The thread of a store's server in a process whose main thread may be waiting elsewhere.
+ *
+ * @module
+ */
+import { parentPort } from "node:worker_threads";
+import { StoreServer, type StoreServerOptions } from "./server.ts";
+
+parentPort!.once("message", async (options: StoreServerOptions) => {
+  try {
+    const server = await StoreServer.start(options);
+    parentPort!.once("message", () => {
+      server.close();
+      parentPort!.close();
+    });
+    parentPort!.postMessage({ port: server.port });
+  } catch (error) {
+    parentPort!.postMessage({ error: error instanceof Error ? error.message : `${error}` });
+  }
+});
