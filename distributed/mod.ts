@@ -10,3 +10,5 @@ export type { StoreLimits } from "./store/table.ts";
 export { StoreServer, type StoreServerOptions } from "./store/server.ts";
 export { TcpStore, type TcpStoreOptions } from "./store/tcp.ts";
 export { FileStore, type FileStoreOptions } from "./store/file.ts";
+export { type Rendezvous, rendezvous, type RendezvousOptions } from "./rendezvous.ts";
+export type { Environment } from "./environment.ts";

@@ -66,7 +66,9 @@ export class StoreServer {
     } catch (error) {
       const place = wire.endpoint(hostname, port);
       if (error instanceof Deno.errors.AddrInUse) {
-        throw new DistributedError(`StoreServer: ${place} is in use by another program: choose another port, or 0 for a free one`);
+        throw new DistributedError(
+          `StoreServer: ${place} is in use: by another program, or a second rank 0? Choose another port, or 0 for a free one`,
+        );
       }
       throw new DistributedError(`StoreServer: cannot serve at ${place}: ${error instanceof Error ? error.message : error}`);
     }
@@ -130,6 +132,12 @@ export class StoreServer {
     }
     await wire.writeAll(conn, verdict);
     return verdict[0] === wire.Verdict.welcome;
+  }
+
+  /** Waits until all clients have disconnected, at most `timeout` milliseconds. */
+  async drained(timeout: number): Promise<void> {
+    const start = performance.now();
+    while (this.#members.size > 0 && performance.now() - start < timeout) await new Promise((done) => setTimeout(done, 5));
   }
 
   /** Cuts off all clients. */

@@ -9,9 +9,10 @@ import { StoreServer, type StoreServerOptions } from "./server.ts";
 parentPort!.once("message", async (options: StoreServerOptions) => {
   try {
     const server = await StoreServer.start(options);
-    parentPort!.once("message", () => {
+    parentPort!.once("message", async (linger: number) => {
+      await server.drained(linger);
       server.close();
-      parentPort!.close();
+      parentPort!.postMessage("closed");
     });
     parentPort!.postMessage({ port: server.port });
   } catch (error) {

@@ -23,6 +23,8 @@ export interface TcpStoreOptions {
   limits?: Partial<StoreLimits>;
   /** The address that the server binds. Default: `host`. */
   bind?: string;
+  /** Milliseconds that `close` of the master waits for the others to disconnect first. Default 0. */
+  linger?: number;
 }
 
 /** The secret that the environment names. */
@@ -86,7 +88,7 @@ export class TcpStore implements Store {
     wire.checkPort(port, "TcpStore", isMaster ? 0 : 1);
     const shared = wire.checkSecret(secret, host, "TcpStore");
     const limits = storeLimits(options.limits);
-    const server = isMaster ? await Hosted.start({ hostname: bind ?? host, port, secret, limits }) : null;
+    const server = isMaster ? await Hosted.start({ hostname: bind ?? host, port, secret, limits }, options.linger ?? 0) : null;
     try {
       const at = server?.port ?? port, through = server && bind !== undefined && !/^(0\.0\.0\.0|\[?::\]?)$/.test(bind) ? bind : host;
       const client = await StoreClient.connect({ host: through, port: at, secret: shared, timeout });
@@ -153,13 +155,15 @@ export class TcpStore implements Store {
 class Hosted {
   readonly port: number;
   readonly #worker: Worker;
+  readonly #linger: number;
 
-  private constructor(worker: Worker, port: number) {
+  private constructor(worker: Worker, port: number, linger: number) {
     this.#worker = worker;
     this.port = port;
+    this.#linger = linger;
   }
 
-  static async start(options: StoreServerOptions): Promise<Hosted> {
+  static async start(options: StoreServerOptions, linger: number): Promise<Hosted> {
     const module = new URL("./server_worker.ts", import.meta.url);
     // node:worker_threads, whose threads can be left behind at the end of the process, starts no remote modules; they can be imported.
     const worker = new Worker(
@@ -173,7 +177,7 @@ class Hosted {
       });
       if (reply.port === undefined) throw new DistributedError(reply.error ?? "TcpStore: the server did not start");
       worker.unref();
-      return new Hosted(worker, reply.port);
+      return new Hosted(worker, reply.port, linger);
     } catch (error) {
       await worker.terminate();
       throw error;
@@ -181,6 +185,12 @@ class Hosted {
   }
 
   async close(): Promise<void> {
+    if (this.#linger > 0) {
+      const ended = new Promise((done) => this.#worker.once("message", done));
+      this.#worker.ref();
+      this.#worker.postMessage(this.#linger);
+      await ended;
+    }
     await this.#worker.terminate();
   }
 }
