@@ -12,3 +12,4 @@ export { TcpStore, type TcpStoreOptions } from "./store/tcp.ts";
 export { FileStore, type FileStoreOptions } from "./store/file.ts";
 export { type Rendezvous, rendezvous, type RendezvousOptions } from "./rendezvous.ts";
 export type { Environment } from "./environment.ts";
+export { spawn, type SpawnOptions } from "./spawn.ts";
