@@ -13,3 +13,4 @@ export { FileStore, type FileStoreOptions } from "./store/file.ts";
 export { type Rendezvous, rendezvous, type RendezvousOptions } from "./rendezvous.ts";
 export type { Environment } from "./environment.ts";
 export { spawn, type SpawnOptions } from "./spawn.ts";
+export { DistributedEvaluationSampler, DistributedSampler, type DistributedSamplerOptions, type ShareOptions } from "./sampler.ts";

@@ -43,6 +43,7 @@ export class Nodes {
   readonly #lost = Promise.withResolvers<Failure>();
   #beating: ReturnType<typeof setInterval> | undefined;
   #left = false;
+  readonly #gone = new Set<number>();
 
   private constructor(options: LaunchOptions, store: TcpStore, server: StoreServer | null, secret: string) {
     this.#options = options;
@@ -112,6 +113,7 @@ export class Nodes {
   #beat(): void {
     const { nodes, nodeRank, nodeTimeout } = this.#options, last = new Map<number, { beat: number; since: number }>();
     const lose = (node: number, text: string) => {
+      this.#gone.add(node);
       if (!this.#left) this.#lost.resolve({ kind: "lost", node, text });
     };
     let busy = false;
@@ -182,9 +184,8 @@ export class Nodes {
     clearInterval(this.#beating);
     try {
       await this.#store.set(`launch/left ${nodeRank}`, "");
-      if (this.#server && nodes > 1) {
-        await this.#store.wait(Array.from({ length: nodes }, (_, i) => `launch/left ${i}`), { timeout: LEAVING });
-      }
+      const others = Array.from({ length: nodes }, (_, i) => i).filter((i) => !this.#gone.has(i));
+      if (this.#server) await this.#store.wait(others.map((i) => `launch/left ${i}`), { timeout: LEAVING });
     } catch {
       // Machine 0 is gone, or others do not come.
     }
