@@ -1,5 +1,6 @@
 import { distributed, DistributedError } from "@dinograd/dinograd";
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { freePort } from "./free_port.ts";
 
 const launcher = new URL("../distributed/launch.ts", import.meta.url).pathname,
   script = new URL("./data/rank.ts", import.meta.url).pathname;
@@ -57,13 +58,6 @@ function alive(pid: number): boolean {
 async function assertGone(pids: number[]): Promise<void> {
   for (let tries = 0; tries < 500 && pids.some(alive); tries++) await new Promise((done) => setTimeout(done, 10));
   assertEquals(pids.filter(alive), []);
-}
-
-/** A port that was free a moment ago. */
-async function freePort(): Promise<number> {
-  const server = await distributed.StoreServer.start();
-  server.close();
-  return server.port;
 }
 
 Deno.test("launch gives each rank its place and prefixes its output", async () => {
@@ -139,8 +133,8 @@ Deno.test("launch starts all ranks again, so many times", async () => {
 });
 
 /** Two launchers as two machines. */
-async function machines(args: string[], env: Record<string, string> = { DINOGRAD_SECRET: "s" }): Promise<[Launched, Launched]> {
-  const endpoint = `127.0.0.1:${await freePort()}`;
+function machines(args: string[], env: Record<string, string> = { DINOGRAD_SECRET: "s" }): [Launched, Launched] {
+  const endpoint = `127.0.0.1:${freePort()}`;
   return [0, 1].map((node) =>
     new Launched(
       [
@@ -162,7 +156,7 @@ async function machines(args: string[], env: Record<string, string> = { DINOGRAD
 }
 
 Deno.test("launch on two machines: ranks are counted through, and a failure on one starts both again", async () => {
-  const [a, b] = await machines(["--max-restarts", "2", script, "recover"]);
+  const [a, b] = machines(["--max-restarts", "2", script, "recover"]);
   assertEquals([await a.code(), await b.code()], [0, 0], a.err + b.err);
   assertStringIncludes(a.out, "[rank 0] rank 0 done after 2 restarts");
   for (const rank of [1, 2]) assertStringIncludes(b.out, `[rank ${rank}] rank ${rank} done after 2 restarts`);
@@ -171,7 +165,7 @@ Deno.test("launch on two machines: ranks are counted through, and a failure on o
 
 Deno.test("launch on two machines: a launcher that is killed ends the other machine's ranks", async () => {
   for (const victim of [0, 1]) {
-    const both = await machines([script, "hang"]), pids = (await Promise.all(both.map((it, i) => it.pids(i + 1)))).flat();
+    const both = machines([script, "hang"]), pids = (await Promise.all(both.map((it, i) => it.pids(i + 1)))).flat();
     both[victim].child.kill("SIGKILL");
     const other = both[1 - victim];
     assertEquals(await other.code(), 1);
@@ -182,7 +176,7 @@ Deno.test("launch on two machines: a launcher that is killed ends the other mach
 });
 
 Deno.test("launch on two machines: a signal at one ends both", async () => {
-  const [a, b] = await machines(["--max-restarts", "1", script, "hang"]), pids = [...await a.pids(1), ...await b.pids(2)];
+  const [a, b] = machines(["--max-restarts", "1", script, "hang"]), pids = [...await a.pids(1), ...await b.pids(2)];
   b.child.kill("SIGTERM");
   assertEquals([await a.code(), await b.code()], [143, 143]);
   await assertGone(pids);
@@ -190,9 +184,12 @@ Deno.test("launch on two machines: a signal at one ends both", async () => {
 });
 
 Deno.test("launch says which machines do not come, come twice or count differently", async () => {
-  const endpoint = `127.0.0.1:${await freePort()}`, common = ["--nnodes", "2", "--rdzv-endpoint", endpoint];
+  const endpoint = `127.0.0.1:${freePort()}`, common = ["--nnodes", "2", "--rdzv-endpoint", endpoint];
   const first = new Launched([...common, "--node-rank", "0", "--join-timeout", "4", script, "hang"]);
-  // Both wait for machine 0, or for machine 1 that does not come.
+  // Whoever comes first says how many there are.
+  const store = await distributed.TcpStore.open("127.0.0.1", Number(endpoint.split(":")[1]));
+  await store.wait(["launch/node 0"]);
+  await store.close();
   const three = new Launched(["--nnodes", "3", "--rdzv-endpoint", endpoint, "--node-rank", "2", "--join-timeout", "30", script, "hang"]);
   assertEquals(await three.code(), 1);
   assertStringIncludes(three.err, "launch: --nnodes is 3 here and 2 on another machine");

@@ -1,17 +1,11 @@
 import { distributed, DistributedError } from "@dinograd/dinograd";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { freePort } from "./free_port.ts";
 import { firstHost, masterOf, placeOf } from "../distributed/environment.ts";
 
 const { rendezvous, StoreServer } = distributed;
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
 const environment = (variables: Record<string, string>): distributed.Environment => (name) => variables[name];
-
-/** A port that was free a moment ago. */
-async function freePort(): Promise<number> {
-  const server = await StoreServer.start();
-  server.close();
-  return server.port;
-}
 
 /** Each rank greets the next. */
 async function meet(ranks: Promise<distributed.Rendezvous>[]): Promise<number[]> {
@@ -25,7 +19,7 @@ async function meet(ranks: Promise<distributed.Rendezvous>[]): Promise<number[]>
 }
 
 Deno.test("rendezvous() of env://, also twice in a row", async () => {
-  const port = `${await freePort()}`;
+  const port = `${freePort()}`;
   const env = (rank: number, more = {}) =>
     environment({ RANK: `${rank}`, WORLD_SIZE: "2", MASTER_ADDR: "127.0.0.1", MASTER_PORT: port, ...more });
   for (let i = 0; i < 2; i++) assertEquals(await meet([0, 1].map((rank) => rendezvous("env://", { env: env(rank) }))), [0, 1]);
@@ -53,7 +47,7 @@ Deno.test("rendezvous() of env:// in a store that the launcher serves, with a pr
 });
 
 Deno.test("rendezvous() of tcp:// and file://", async () => {
-  const none = environment({}), port = await freePort(), folder = await Deno.makeTempDir();
+  const none = environment({}), port = freePort(), folder = await Deno.makeTempDir();
   await meet([0, 1].map((rank) => rendezvous(`tcp://127.0.0.1:${port}?rank=${rank}&world_size=2`, { env: none })));
   await meet([0, 1].map((rank) => rendezvous(`tcp://127.0.0.1:${port}`, { env: none, rank, worldSize: 2 })));
   await meet([0, 1].map((rank) => rendezvous(new URL(`file://${folder}/a%20store?world_size=2`), { env: none, rank })));

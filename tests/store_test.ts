@@ -1,5 +1,6 @@
 import { distributed, DistributedError } from "@dinograd/dinograd";
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { freePort } from "./free_port.ts";
 import * as wire from "../distributed/store/protocol.ts";
 import { StoreClient } from "../distributed/store/client.ts";
 
@@ -149,9 +150,7 @@ Deno.test("TcpStore() and StoreServer() say what is wrong with an address, a por
 });
 
 Deno.test("TcpStore() waits for a master that comes later", async () => {
-  const probe = await StoreServer.start();
-  const port = probe.port;
-  probe.close();
+  const port = freePort();
   const opening = TcpStore.open(loopback, port, { timeout: 10_000 });
   await new Promise((done) => setTimeout(done, 60));
   const server = await StoreServer.start({ port });

@@ -147,6 +147,10 @@ async function tryConnect(hostname: string, port: number, left: number): Promise
   const signal = AbortSignal.timeout(Math.min(left, LONGEST));
   try {
     const conn = await Deno.connect({ hostname, port, signal });
+    if (conn.localAddr.port === port && conn.localAddr.hostname === conn.remoteAddr.hostname) {
+      conn.close(); // where nobody listens, TCP can connect a port to itself
+      return new Error("Connection refused");
+    }
     conn.setNoDelay(true);
     conn.setKeepAlive(true);
     return conn;

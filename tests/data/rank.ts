@@ -13,7 +13,7 @@ async function meet(): Promise<void> {
   console.log(`rank ${rank} of ${worldSize} is process ${Deno.pid}`);
 }
 
-const hang = () => new Promise<never>((done) => setTimeout(done, 60_000));
+const hang = () => new Promise((done) => setTimeout(done, 60_000));
 
 switch (mode) {
   case "environment": {
