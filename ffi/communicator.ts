@@ -26,9 +26,9 @@ export function gloo(): CommunicatorLibrary {
   return glooLibrary ??= openLibrary("gloo", communicatorSymbols, (library) => library.dg_comm_abi_version(), ABI_VERSION);
 }
 
-/** The error of a call that was refused on this thread. */
-export function refusal(library: CommunicatorLibrary, status = 6): Error {
+/** The error of a call that was refused, on this thread. */
+export function refusal(library: CommunicatorLibrary): Error {
   const bytes = new Uint8Array(2048);
   const length = library.dg_comm_last_error(bytes, bytes.length);
-  return errorOf(status, new TextDecoder().decode(bytes.subarray(0, Math.min(length, bytes.length - 1))));
+  return errorOf(library.dg_comm_last_status(), new TextDecoder().decode(bytes.subarray(0, Math.min(length, bytes.length - 1))));
 }

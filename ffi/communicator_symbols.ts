@@ -15,6 +15,7 @@ export const communicatorSymbols = {
     ],
     result: "u32",
   },
+  dg_comm_last_status: { parameters: [], result: "i32" },
 
   // ---- life
   dg_comm_open: {

@@ -37,6 +37,7 @@ typedef enum dg_reduction {
 
 DG_EXPORT int32_t dg_comm_abi_version(void);
 DG_EXPORT uint32_t dg_comm_last_error(char* text, uint32_t capacity); /* copies the message, returns its full length */
+DG_EXPORT int32_t dg_comm_last_status(void); /* of the last call that returned an id or a length */
 
 /* ---- life. open: a communicator of `size` ranks, of which this is `rank`; `address` is the host name, IP address or network interface that others reach it at
    (ignored where the library finds its own way). blob: what the other ranks need to connect, at least one byte; copies it, returns its length. connect: the

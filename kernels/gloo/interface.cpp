@@ -11,6 +11,7 @@ namespace {
 
 // What the headers of the current call have named.
 thread_local comm::Pins* call_pins = nullptr;
+thread_local int32_t call_status = DG_OK;
 
 }  // namespace
 
@@ -47,7 +48,7 @@ uint32_t call(Body&& body) {
   uint32_t id = 0;
   Pins pins;
   call_pins = &pins;
-  guard([&] { id = works().add(body(pins)); });
+  call_status = guard([&] { id = works().add(body(pins)); });
   call_pins = nullptr;
   return id;
 }
@@ -115,6 +116,7 @@ using namespace dg;
 using namespace dg::comm;
 
 int32_t dg_comm_abi_version(void) { return DG_COMM_ABI_VERSION; }
+int32_t dg_comm_last_status(void) { return call_status; }
 
 uint32_t dg_comm_last_error(char* text, uint32_t capacity) {
   const std::string& message = last_error();
@@ -128,7 +130,7 @@ uint32_t dg_comm_last_error(char* text, uint32_t capacity) {
 
 uint32_t dg_comm_open(uint32_t rank, uint32_t size, const char* address, uint32_t device) {
   uint32_t id = 0;
-  guard([&] {
+  call_status = guard([&] {
     if (size == 0 || size > 4096) fail(DG_RANGE, "open: a group has 1 to 4096 ranks, got %u", size);
     if (rank >= size) fail(DG_RANGE, "open: rank must be 0 to %u, got %u", size - 1, rank);
     if (!address || strnlen(address, 256) == 256) fail(DG_RANGE, "open: the address must have less than 256 characters");
@@ -140,7 +142,7 @@ uint32_t dg_comm_open(uint32_t rank, uint32_t size, const char* address, uint32_
 
 uint32_t dg_comm_blob(uint32_t comm, uint8_t* blob, uint32_t capacity) {
   uint32_t length = 0;
-  guard([&] {
+  call_status = guard([&] {
     const auto it = open_communicator(comm, "communicator");
     length = uint32_t(it->blob().size());
     if (blob) std::memcpy(blob, it->blob().data(), std::min(length, capacity));
@@ -333,7 +335,7 @@ int32_t dg_work_test(uint32_t work) { return waited(work, 0); }
 
 uint32_t dg_work_info(uint32_t work, int32_t* out3, char* text, uint32_t capacity) {
   uint32_t length = 0;
-  guard([&] {
+  call_status = guard([&] {
     if (!out3) fail(DG_RANGE, "info: null destination");
     const auto it = works().find(work, "work");
     std::string message;
