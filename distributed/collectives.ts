@@ -55,14 +55,17 @@ let world: World | null = null, joining = false;
 
 function theWorld(op: string): World {
   if (world === null) {
-    throw new DistributedError(`${op}: there is no process group: call await initProcessGroup() first, in a process that the launcher started`);
+    throw new DistributedError(
+      `${op}: there is no process group: call await initProcessGroup() first, in a process that the launcher started`,
+    );
   }
   return world;
 }
 
 /** Tells the other ranks why this one ends, should it end by an error that nobody catches. */
 function tellOnError(group: ProcessGroup): () => void {
-  const say = (error: unknown) => group.abort(`rank ${group.rank} raised ${error instanceof Error ? `${error.name}: ${error.message}` : String(error)}`);
+  const say = (error: unknown) =>
+    group.abort(`rank ${group.rank} raised ${error instanceof Error ? `${error.name}: ${error.message}` : String(error)}`);
   const onError = (event: ErrorEvent) => say(event.error), onRejection = (event: PromiseRejectionEvent) => say(event.reason);
   globalThis.addEventListener("error", onError);
   globalThis.addEventListener("unhandledrejection", onRejection);
@@ -93,8 +96,12 @@ function tellOnError(group: ProcessGroup): () => void {
  */
 export async function initProcessGroup(options: InitOptions = {}): Promise<void> {
   const op = "initProcessGroup", timeout = options.timeout ?? DEFAULT_TIMEOUT;
-  if (world !== null || joining) throw new DistributedError(`${op}: there is a process group already: call await destroyProcessGroup() first`);
-  if ((options.backend ?? "gloo") !== "gloo") throw new DistributedError(`${op}: backend must be "gloo", got ${JSON.stringify(options.backend)}`);
+  if (world !== null || joining) {
+    throw new DistributedError(`${op}: there is a process group already: call await destroyProcessGroup() first`);
+  }
+  if ((options.backend ?? "gloo") !== "gloo") {
+    throw new DistributedError(`${op}: backend must be "gloo", got ${JSON.stringify(options.backend)}`);
+  }
   if (typeof timeout !== "number" || !(timeout > 0)) throw new RangeError(`${op}: timeout must be milliseconds above 0, got ${timeout}`);
   joining = true;
   let store: Store | undefined;
@@ -102,9 +109,13 @@ export async function initProcessGroup(options: InitOptions = {}): Promise<void>
     let rank: number, worldSize: number;
     if (options.store !== undefined) {
       if (options.initMethod !== undefined) throw new TypeError(`${op}: give a store or an initMethod, not both`);
-      if (options.rank === undefined || options.worldSize === undefined) throw new TypeError(`${op}: rank and worldSize must be given with a store`);
+      if (options.rank === undefined || options.worldSize === undefined) {
+        throw new TypeError(`${op}: rank and worldSize must be given with a store`);
+      }
       ({ store, rank, worldSize } = { store: options.store, rank: options.rank, worldSize: options.worldSize });
-      if (!Number.isInteger(worldSize) || worldSize < 1) throw new RangeError(`${op}: worldSize must be a whole number >= 1, got ${worldSize}`);
+      if (!Number.isInteger(worldSize) || worldSize < 1) {
+        throw new RangeError(`${op}: worldSize must be a whole number >= 1, got ${worldSize}`);
+      }
       if (!Number.isInteger(rank) || rank < 0 || rank >= worldSize) {
         throw new RangeError(`${op}: rank must be 0 to ${worldSize - 1}, got ${rank}`);
       }
@@ -212,12 +223,12 @@ function ended(work: Work, options: GroupOptions | undefined): Work {
   return work;
 }
 
-/** The group of a call, and the rank in it of a global rank. */
 function groupOf(op: string, options: GroupOptions | undefined): ProcessGroup {
   return options?.group ?? theWorld(op).group;
 }
 
-function within(op: string, group: ProcessGroup, rank: number, what: string): number {
+/** The rank in a group of a global rank. */
+export function within(op: string, group: ProcessGroup, rank: number, what: string): number {
   const found = group.ranks.indexOf(rank);
   if (found < 0) throw new RangeError(`${op}: ${what} must be one of the group's ranks ${group.ranks.join(", ")}, got ${rank}`);
   return found;
@@ -277,7 +288,11 @@ export function reduceScatterTensor(output: Tensor, input: Tensor, options?: Gro
  * @param list One tensor a rank on rank `dst`, `null` elsewhere.
  * @param options.dst Global rank that gathers. Default 0.
  */
-export function gather(tensor: Tensor, list: readonly Tensor[] | null, options?: GroupOptions & CollectiveOptions & { dst?: number }): Work {
+export function gather(
+  tensor: Tensor,
+  list: readonly Tensor[] | null,
+  options?: GroupOptions & CollectiveOptions & { dst?: number },
+): Work {
   const group = groupOf("gather", options);
   return ended(group.gather(list, tensor, within("gather", group, options?.dst ?? 0, "dst"), options), options);
 }
@@ -288,7 +303,11 @@ export function gather(tensor: Tensor, list: readonly Tensor[] | null, options?:
  * @param list One tensor a rank on rank `src`, `null` elsewhere.
  * @param options.src Global rank that scatters. Default 0.
  */
-export function scatter(tensor: Tensor, list: readonly Tensor[] | null, options?: GroupOptions & CollectiveOptions & { src?: number }): Work {
+export function scatter(
+  tensor: Tensor,
+  list: readonly Tensor[] | null,
+  options?: GroupOptions & CollectiveOptions & { src?: number },
+): Work {
   const group = groupOf("scatter", options);
   return ended(group.scatter(tensor, list, within("scatter", group, options?.src ?? 0, "src"), options), options);
 }

@@ -7,7 +7,7 @@ import { gloo, refusal } from "../ffi/communicator.ts";
 import { DistributedError } from "../ffi/errors.ts";
 import { CommunicatorGroup } from "./process_group.ts";
 import type { Store } from "./store.ts";
-import { Work } from "./work.ts";
+import { NativeWork } from "./work.ts";
 
 /** What {@linkcode connectGloo} takes. */
 export interface GlooOptions {
@@ -48,7 +48,9 @@ function ownAddress(): string {
   const usable = Deno.networkInterfaces().filter(({ address }) => !/^(127\.|169\.254\.|::1$|fe80:)/i.test(address));
   const found = usable.find(({ family }) => family === "IPv4") ?? usable[0];
   if (found === undefined) {
-    throw new DistributedError("gloo: this machine has no address that others could reach: name one with the option address or GLOO_SOCKET_IFNAME");
+    throw new DistributedError(
+      "gloo: this machine has no address that others could reach: name one with the option address or GLOO_SOCKET_IFNAME",
+    );
   }
   return found.address;
 }
@@ -94,7 +96,7 @@ export async function connectGloo(options: GlooOptions): Promise<CommunicatorGro
     const all = new Uint8Array(await new Blob(blobs as BlobPart[]).arrayBuffer());
     const work = library.dg_comm_connect(id, all, all.length, Math.max(1, deadline - Date.now()));
     if (work === 0) throw new DistributedError(`gloo: ${refusal(library).message}`);
-    await new Work(group, { id: work, collective: "connecting", tensors: [] }).done();
+    await new NativeWork(group, { id: work, collective: "connecting", tensors: [] }).done();
     return group;
   } catch (error) {
     await group.close();

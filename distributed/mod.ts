@@ -4,7 +4,36 @@
  * @module
  */
 export { DataParallel, type DataParallelOptions } from "./data_parallel.ts";
-export { gather, type Join, scatter } from "./scatter.ts";
+export * as parallel from "./scatter.ts";
+export {
+  allGather,
+  allGatherIntoTensor,
+  allReduce,
+  allToAll,
+  allToAllSingle,
+  barrier,
+  broadcast,
+  defaultGroup,
+  destroyProcessGroup,
+  gather,
+  getBackend,
+  getRank,
+  getWorldSize,
+  type GroupOptions,
+  type InitOptions,
+  initProcessGroup,
+  isInitialized,
+  newGroup,
+  recv,
+  reduce,
+  reduceScatter,
+  reduceScatterTensor,
+  scatter,
+  send,
+} from "./collectives.ts";
+export { allGatherObject, broadcastObject, gatherObject, MAX_OBJECT_BYTES, type ObjectOptions, scatterObject } from "./objects.ts";
+export { type CollectiveOptions, DEFAULT_TIMEOUT, type MessageOptions, type ProcessGroup, type ReduceOptions } from "./process_group.ts";
+export type { ReduceOp, Work } from "./work.ts";
 export { DEFAULT_STORE_TIMEOUT, HashStore, PrefixStore, type Store, type WaitOptions } from "./store.ts";
 export type { StoreLimits } from "./store/table.ts";
 export { StoreServer, type StoreServerOptions } from "./store/server.ts";

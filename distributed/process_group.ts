@@ -16,7 +16,7 @@ import { context } from "../tensor/context.ts";
 import { bytesOf } from "../tensor/dtype.ts";
 import { contiguousStrides, numelOf, sameShape, type Shape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { type ReduceOp, Work, type WorkOwner } from "./work.ts";
+import { NativeWork, type ReduceOp, type Work, type WorkOwner } from "./work.ts";
 
 /** How long a collective may take. */
 export interface CollectiveOptions {
@@ -123,7 +123,7 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
   readonly #device: DeviceType;
   readonly #timeout: number;
   #id: number;
-  #pending = new Set<Work>();
+  #pending = new Set<NativeWork>();
   #tail: Promise<void> = Promise.resolve();
 
   /** Use `initProcessGroup` or `newGroup`. */
@@ -140,36 +140,56 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
 
   allReduce(x: Tensor, options: ReduceOptions = {}): Work {
     const op = this.#reduction("allReduce", x, options), part = this.#written("allReduce", x);
-    return this.#start("allReduce", [part], options, (comm, f, timeout) =>
-      this.library.dg_comm_all_reduce(comm, f.pointer, f.put(part.tensor), op, timeout));
+    return this.#start(
+      "allReduce",
+      [part],
+      options,
+      (comm, f, timeout) => this.library.dg_comm_all_reduce(comm, f.pointer, f.put(part.tensor), op, timeout),
+    );
   }
 
   reduce(x: Tensor, root: number, options: ReduceOptions = {}): Work {
     this.#checkRank("reduce", root, "root");
     const op = this.#reduction("reduce", x, options);
     const part = this.rank === root ? this.#written("reduce", x) : this.#read("reduce", x);
-    return this.#start("reduce", [part], options, (comm, f, timeout) =>
-      this.library.dg_comm_reduce(comm, f.pointer, f.put(part.tensor), op, root, timeout));
+    return this.#start(
+      "reduce",
+      [part],
+      options,
+      (comm, f, timeout) => this.library.dg_comm_reduce(comm, f.pointer, f.put(part.tensor), op, root, timeout),
+    );
   }
 
   broadcast(x: Tensor, root: number, options: CollectiveOptions = {}): Work {
     this.#checkRank("broadcast", root, "root");
     const part = this.rank === root ? this.#read("broadcast", x) : this.#written("broadcast", x);
-    return this.#start("broadcast", [part], options, (comm, f, timeout) =>
-      this.library.dg_comm_broadcast(comm, f.pointer, f.put(part.tensor), root, timeout));
+    return this.#start(
+      "broadcast",
+      [part],
+      options,
+      (comm, f, timeout) => this.library.dg_comm_broadcast(comm, f.pointer, f.put(part.tensor), root, timeout),
+    );
   }
 
   allGather(out: Tensor | readonly Tensor[], x: Tensor, options: CollectiveOptions = {}): Work {
     const part = this.#read("allGather", x), whole = this.#wholeOut("allGather", out, x);
-    return this.#start("allGather", [whole, part], options, (comm, f, timeout) =>
-      this.library.dg_comm_all_gather(comm, f.pointer, f.put(whole.tensor), f.put(part.tensor), timeout));
+    return this.#start(
+      "allGather",
+      [whole, part],
+      options,
+      (comm, f, timeout) => this.library.dg_comm_all_gather(comm, f.pointer, f.put(whole.tensor), f.put(part.tensor), timeout),
+    );
   }
 
   reduceScatter(out: Tensor, x: Tensor | readonly Tensor[], options: ReduceOptions = {}): Work {
     const op = this.#reduction("reduceScatter", out, options);
     const part = this.#written("reduceScatter", out), whole = this.#wholeIn("reduceScatter", x, out);
-    return this.#start("reduceScatter", [part, whole], options, (comm, f, timeout) =>
-      this.library.dg_comm_reduce_scatter(comm, f.pointer, f.put(part.tensor), f.put(whole.tensor), op, timeout));
+    return this.#start(
+      "reduceScatter",
+      [part, whole],
+      options,
+      (comm, f, timeout) => this.library.dg_comm_reduce_scatter(comm, f.pointer, f.put(part.tensor), f.put(whole.tensor), op, timeout),
+    );
   }
 
   gather(out: Tensor | readonly Tensor[] | null, x: Tensor, root: number, options: CollectiveOptions = {}): Work {
@@ -206,24 +226,40 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
     const part = first(x, "x"), outPart = first(out, "out");
     if (!sameShape(part.shape, outPart.shape) || part.dtype !== outPart.dtype) {
       throw new ShapeError(
-        `${name}: the parts of out must be like those of x, ${textOf(part.shape)} of ${part.dtype}, got ${textOf(outPart.shape)} of ${outPart.dtype}`,
+        `${name}: the parts of out must be like those of x, ${textOf(part.shape)} of ${part.dtype}, got ${
+          textOf(outPart.shape)
+        } of ${outPart.dtype}`,
       );
     }
     const from = this.#wholeIn(name, x, part), to = this.#wholeOut(name, out, part);
-    return this.#start(name, [to, from], options, (comm, f, timeout) =>
-      this.library.dg_comm_all_to_all(comm, f.pointer, f.put(to.tensor), f.put(from.tensor), timeout));
+    return this.#start(
+      name,
+      [to, from],
+      options,
+      (comm, f, timeout) => this.library.dg_comm_all_to_all(comm, f.pointer, f.put(to.tensor), f.put(from.tensor), timeout),
+    );
   }
 
   send(x: Tensor, target: number, options: MessageOptions = {}): Work {
     const tag = this.#message("send", target, "target", options), part = this.#read("send", x);
-    return this.#start("send", [part], options, (comm, f, timeout) =>
-      this.library.dg_comm_send(comm, f.pointer, f.put(part.tensor), target, tag, timeout), true);
+    return this.#start(
+      "send",
+      [part],
+      options,
+      (comm, f, timeout) => this.library.dg_comm_send(comm, f.pointer, f.put(part.tensor), target, tag, timeout),
+      true,
+    );
   }
 
   recv(out: Tensor, source: number | null, options: MessageOptions = {}): Work {
     const tag = this.#message("recv", source ?? (this.rank + 1) % this.size, "source", options), part = this.#written("recv", out);
-    return this.#start("recv", [part], options, (comm, f, timeout) =>
-      this.library.dg_comm_recv(comm, f.pointer, f.put(part.tensor), source ?? NONE, tag, timeout), true);
+    return this.#start(
+      "recv",
+      [part],
+      options,
+      (comm, f, timeout) => this.library.dg_comm_recv(comm, f.pointer, f.put(part.tensor), source ?? NONE, tag, timeout),
+      true,
+    );
   }
 
   barrier(options: CollectiveOptions = {}): Work {
@@ -265,7 +301,9 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
     message = false,
   ): Work {
     const timeout = options.timeout ?? this.#timeout;
-    if (typeof timeout !== "number" || !(timeout > 0)) throw new RangeError(`${name}: timeout must be milliseconds above 0, got ${timeout}`);
+    if (typeof timeout !== "number" || !(timeout > 0)) {
+      throw new RangeError(`${name}: timeout must be milliseconds above 0, got ${timeout}`);
+    }
     if (this.#id === 0) throw new DistributedError(`${name}: the process group was closed`, { collective: name });
     this.#sweep();
     try {
@@ -274,7 +312,7 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
       if (id === 0) throw refusal(this.library);
       const finishes = parts.flatMap((it) => it.finish ?? []);
       const finish = finishes.length === 0 ? undefined : () => finishes.forEach((it) => it());
-      const work = new Work(this, { id, collective: name, tensors: parts.map((it) => it.tensor), message, finish });
+      const work = new NativeWork(this, { id, collective: name, tensors: parts.map((it) => it.tensor), message, finish });
       if (!work.isCompleted()) this.#pending.add(work);
       return work;
     } finally {
@@ -302,7 +340,9 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
     if (this.rank === root && (value === null || value === undefined)) {
       throw new TypeError(`${name}: rank ${root} is the root and must give ${what}`);
     }
-    if (this.rank !== root && value !== null) throw new TypeError(`${name}: ${what} must be null on rank ${this.rank}: only the root ${root} has it`);
+    if (this.rank !== root && value !== null) {
+      throw new TypeError(`${name}: ${what} must be null on rank ${this.rank}: only the root ${root} has it`);
+    }
   }
 
   #message(name: string, rank: number, what: string, options: MessageOptions): number {
@@ -325,20 +365,26 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
   #check(name: string, x: Tensor): void {
     checkTensor(x, name, "the tensor");
     if (x.device.type !== this.#device) {
-      throw new DeviceError(`${name}: ${this.backend} serves ${this.#device} tensors, got one on ${x.device}: move it with .to("${this.#device}")`);
+      throw new DeviceError(
+        `${name}: ${this.backend} serves ${this.#device} tensors, got one on ${x.device}: move it with .to("${this.#device}")`,
+      );
     }
   }
 
   #read(name: string, x: Tensor): Part {
     this.#check(name, x);
-    return x.isContiguous() ? { tensor: x, staged: false, finish: null } : { tensor: copyInto(staged(x.shape, x), x), staged: true, finish: null };
+    return x.isContiguous()
+      ? { tensor: x, staged: false, finish: null }
+      : { tensor: copyInto(staged(x.shape, x), x), staged: true, finish: null };
   }
 
   #checkWritten(name: string, x: Tensor): void {
     this.#check(name, x);
     checkWritable(x, name);
     if (context().grad && x.requiresGrad) {
-      throw new AutogradError(`${name}: is not differentiable, and the tensor to write to was recorded: detach() it or use noGrad(() => ...)`);
+      throw new AutogradError(
+        `${name}: is not differentiable, and the tensor to write to was recorded: detach() it or use noGrad(() => ...)`,
+      );
     }
     x.storage.version++;
   }
@@ -379,19 +425,25 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
     const { shape } = part, stacked = [this.size, ...shape], joined = [this.size * (shape[0] ?? 1), ...shape.slice(1)];
     if (!sameShape(whole.shape, stacked) && !sameShape(whole.shape, joined)) {
       throw new ShapeError(
-        `${name}: ${what} must have shape ${textOf(stacked)} or ${textOf(joined)}, ${this.size} times ${textOf(shape)}, got ${textOf(whole.shape)}`,
+        `${name}: ${what} must have shape ${textOf(stacked)} or ${textOf(joined)}, ${this.size} times ${textOf(shape)}, got ${
+          textOf(whole.shape)
+        }`,
       );
     }
     if (whole.dtype !== part.dtype) throw new DTypeError(`${name}: ${what} must be ${part.dtype} as the other tensor, got ${whole.dtype}`);
   }
 
   #checkList(name: string, what: string, list: readonly Tensor[], part: Tensor): void {
-    if (list.length !== this.size) throw new ShapeError(`${name}: ${what} must have a tensor for each of the ${this.size} ranks, got ${list.length}`);
+    if (list.length !== this.size) {
+      throw new ShapeError(`${name}: ${what} must have a tensor for each of the ${this.size} ranks, got ${list.length}`);
+    }
     for (const it of list) {
       this.#check(name, it);
       if (!sameShape(it.shape, part.shape) || it.dtype !== part.dtype) {
         throw new ShapeError(
-          `${name}: each tensor of ${what} must have shape ${textOf(part.shape)} and dtype ${part.dtype}, got ${textOf(it.shape)} of ${it.dtype}`,
+          `${name}: each tensor of ${what} must have shape ${textOf(part.shape)} and dtype ${part.dtype}, got ${
+            textOf(it.shape)
+          } of ${it.dtype}`,
         );
       }
     }

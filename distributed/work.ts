@@ -56,8 +56,26 @@ const WAIT_FOREVER = 1e9;
  * await distributed.destroyProcessGroup();
  * ```
  */
-export class Work {
+export interface Work {
   /** The collective, as `"allReduce"`. */
+  readonly collective: string;
+  /**
+   * Blocks this thread until the work has ended.
+   *
+   * @param timeout Milliseconds to wait at most; the work itself goes on, up to its own time. Default: until it ends.
+   * @throws {DistributedError} If the work failed, or has not ended after `timeout`.
+   */
+  wait(timeout?: number): void;
+  /** Settles when the work has ended, while other code of this thread runs; rejects with a `DistributedError` if it failed. */
+  done(): Promise<void>;
+  /** True once the work has ended, well or not. */
+  isCompleted(): boolean;
+  /** The global rank that a `recv` took its tensor from; `null` before it has ended, and for other works. */
+  sourceRank(): number | null;
+}
+
+/** A work of a communicator library. */
+export class NativeWork implements Work {
   readonly collective: string;
   readonly #owner: WorkOwner;
   readonly #message: boolean;
@@ -82,12 +100,6 @@ export class Work {
     if (parts.id === 0) this.#end();
   }
 
-  /**
-   * Blocks this thread until the work has ended.
-   *
-   * @param timeout Milliseconds to wait at most; the work itself goes on, up to its own time. Default: until it ends.
-   * @throws {DistributedError} If the work failed, or has not ended after `timeout`.
-   */
   wait(timeout: number = WAIT_FOREVER): void {
     if (typeof timeout !== "number" || !(timeout >= 0)) {
       throw new RangeError(`wait: timeout must be a number of milliseconds >= 0, got ${timeout}`);
@@ -99,11 +111,6 @@ export class Work {
     if (this.#error !== null) throw this.#error;
   }
 
-  /**
-   * Settles when the work has ended, while other code of this thread runs.
-   *
-   * @returns A promise that rejects with a `DistributedError` if the work failed.
-   */
   done(): Promise<void> {
     return this.#promise ??= this.#settled();
   }
@@ -116,13 +123,11 @@ export class Work {
     if (this.#error !== null) throw this.#error;
   }
 
-  /** True once the work has ended, well or not. */
   isCompleted(): boolean {
     if (this.#id !== 0) this.#settle(this.#owner.library.dg_work_test(this.#id));
     return this.#id === 0;
   }
 
-  /** The rank that a `recv` took its tensor from; `null` before it has ended, and for other works. */
   sourceRank(): number | null {
     return this.isCompleted() ? this.#source : null;
   }
