@@ -5,6 +5,7 @@
  */
 export { DataParallel, type DataParallelOptions } from "./data_parallel.ts";
 export * as parallel from "./scatter.ts";
+export type { Join } from "./scatter.ts";
 export {
   allGather,
   allGatherIntoTensor,

@@ -354,7 +354,7 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
   }
 
   #reduction(name: string, x: Tensor, options: ReduceOptions): number {
-    const op = options.op ?? "sum", code = reductions.indexOf(op);
+    const op = options.op ?? "sum", code = (reductions as readonly ReduceOp[]).indexOf(op);
     if (code < 0) throw new TypeError(`${name}: op must be one of ${reductions.join(", ")}, got ${JSON.stringify(op)}`);
     checkTensor(x, name, "the tensor");
     if (x.dtype === "bool") throw new DTypeError(`${name}: takes a numeric dtype, got bool: convert with .to("uint8")`);

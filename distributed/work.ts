@@ -3,14 +3,14 @@
  *
  * @module
  */
-import { reductions, WorkStatus } from "../ffi/communicator.ts";
+import { WorkStatus } from "../ffi/communicator.ts";
 import type { CommunicatorLibrary } from "../ffi/communicator_symbols.ts";
 import { DistributedError } from "../ffi/errors.ts";
 import type { Storage } from "../ffi/storage.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /** How a reduction combines the values of the ranks. */
-export type ReduceOp = typeof reductions[number];
+export type ReduceOp = "sum" | "average" | "product" | "min" | "max";
 
 /** What a work belongs to. */
 export interface WorkOwner {

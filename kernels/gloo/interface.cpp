@@ -60,7 +60,7 @@ double checked_timeout(double timeout, const char* op) {
 
 Tensor dense(const dg_tensor* t, uint32_t slot, const char* op, Access access) {
   const Tensor x = tensor_at(t, slot, op, access);
-  if (!x.contiguous()) fail(DG_SHAPE, "%s: takes a contiguous tensor, got strides that are not row-major for %s", op, shape_text(x).c_str());
+  if (x.numel > 0 && !x.contiguous()) fail(DG_SHAPE, "%s: takes a contiguous tensor, got strides that are not row-major for %s", op, shape_text(x).c_str());
   return x;
 }
 

@@ -1,5 +1,8 @@
 #include "transport.h"
 
+#include <ifaddrs.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
@@ -20,14 +23,39 @@ namespace {
 static_assert(sizeof(tcp::Pair) == 0x380 && sizeof(tcp::UnboundBuffer) == 0xe0, "the headers of libgloo-dev do not fit kernels/gloo");
 #endif
 
-constexpr milliseconds kSlice(20);      // how soon a thread that waits sees that it should not
-constexpr milliseconds kDelivery(200);  // what the others are given to take a report
-
 // Gloo's text without the place in its sources.
 std::string plain(const char* what) {
   const std::string text = what;
-  const size_t end = text.rfind("] ", text.find(".cc:") == std::string::npos ? 0 : text.find("] "));
-  return text[0] == '[' && end != std::string::npos ? text.substr(end + 2) : text;
+  const size_t place = text.find(".cc:"), end = place == std::string::npos ? place : text.find("] ", place);
+  return end == std::string::npos ? text : text.substr(end + 2);
+}
+
+std::string numeric(const sockaddr* address) {
+  char text[NI_MAXHOST];
+  const socklen_t bytes = address->sa_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+  return getnameinfo(address, bytes, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0 ? text : "";
+}
+
+// The IP address of a network interface or a host name. Gloo's own search of interfaces reads a null pointer where one has no address.
+std::string numeric(const std::string& name) {
+  std::string found;
+  ifaddrs* interfaces = nullptr;
+  if (getifaddrs(&interfaces) == 0) {
+    for (int family : {AF_INET, AF_INET6})
+      for (ifaddrs* it = interfaces; it && found.empty(); it = it->ifa_next)
+        if (it->ifa_addr && it->ifa_addr->sa_family == family && name == it->ifa_name) found = numeric(it->ifa_addr);
+    freeifaddrs(interfaces);
+  }
+  if (!found.empty()) return found;
+  addrinfo hints{}, *addresses = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  const int status = getaddrinfo(name.c_str(), nullptr, &hints, &addresses);
+  if (status != 0) throw std::runtime_error(gai_strerror(status));
+  for (addrinfo* it = addresses; it && found.empty(); it = it->ai_next)
+    if (it->ai_family == AF_INET || it->ai_family == AF_INET6) found = numeric(it->ai_addr);
+  freeaddrinfo(addresses);
+  if (found.empty()) throw std::runtime_error("it has no IP address");
+  return found;
 }
 
 std::string text_of(std::exception_ptr error) {
@@ -39,10 +67,6 @@ std::string text_of(std::exception_ptr error) {
     return "unknown failure";
   }
 }
-
-milliseconds left_of(Clock::time_point deadline) { return std::chrono::duration_cast<milliseconds>(deadline - Clock::now()); }
-
-std::string rank_text(int rank) { return "rank " + std::to_string(rank); }
 
 }  // namespace
 
@@ -184,15 +208,8 @@ Mesh::Mesh(int rank, int size, const std::string& address) : rank(rank), size(si
   std::string trouble;
   try {
     tcp::attr place;
-    std::shared_ptr<transport::Device> device;
-    try {
-      place.hostname = address.empty() ? "127.0.0.1" : address;
-      device = tcp::CreateDevice(place);
-    } catch (const std::exception&) {
-      tcp::attr card;
-      card.iface = address;
-      device = tcp::CreateDevice(card);
-    }
+    place.hostname = numeric(address.empty() ? "127.0.0.1" : address);
+    const std::shared_ptr<transport::Device> device = tcp::CreateDevice(place);
     links_ = std::make_shared<Links>(*this, std::dynamic_pointer_cast<tcp::Device>(device), rank, size);
     links_->transport::Context::setTimeout(std::chrono::hours(1));
     world = std::make_shared<World>(rank, size, links_);
@@ -335,172 +352,6 @@ void Mesh::check() {
   if (closing()) throw Failure{DG_COMM_CLOSED, -1, current_call->label + ": the process group was closed on this rank before it ended"};
   poll();
   if (broken()) throw cause();
-}
-
-Failure Mesh::cause() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return cause_;
-}
-
-void Mesh::declare(const Failure& failure, bool quiet) {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (broken_) return;
-    cause_ = failure;
-    broken_ = true;
-  }
-  if (quiet) return;
-  Report report;
-  report.kind = failed;
-  report.status = failure.status;
-  report.rank = failure.rank;
-  std::strncpy(report.text, failure.text.c_str(), sizeof report.text - 1);
-  tell(report);
-}
-
-void Mesh::fail_all(const Failure& failure) {
-  declare(failure);
-  throw cause();
-}
-
-void Mesh::close() { closing_ = true; }
-
-void Mesh::farewell() {
-  Report report;
-  report.kind = goodbye;
-  tell(report);
-}
-
-void Mesh::hang_up() {
-  for (int i = 0; i < size; i++)
-    if (i != rank) links_->link(i).hang_up();
-}
-
-// ---- reports
-
-void Mesh::listen_for_reports() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (int i = 0; i < size; i++) {
-    if (i == rank) continue;
-    peers_[i].inbox = buffer(&peers_[i].incoming, sizeof(Report));
-    peers_[i].inbox->tcp::UnboundBuffer::recv(i, kReport, 0, sizeof(Report));
-  }
-}
-
-void Mesh::poll() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (int i = 0; i < size; i++) {
-    Peer& peer = peers_[i];
-    while (peer.inbox && peer.inbox->take_recv()) {
-      peer.incoming.text[sizeof peer.incoming.text - 1] = 0;
-      peer.heard = peer.incoming;
-      peer.heard_at = Clock::now();
-      peer.fresh = peer.heard.kind == waiting;
-      if (peer.heard.kind == failed && !broken_) {
-        cause_ = {peer.heard.status, peer.heard.rank, peer.heard.text};
-        broken_ = true;
-      }
-      try {
-        peer.inbox->tcp::UnboundBuffer::recv(i, kReport, 0, sizeof(Report));
-      } catch (const std::exception&) {
-        peer.inbox.reset();
-      }
-    }
-  }
-}
-
-void Mesh::tell(const Report& report) {
-  std::vector<Buffer*> posted;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (int i = 0; i < size; i++) {
-      if (i == rank || !peers_[i].inbox || links_->link(i).failed()) continue;
-      auto out = std::make_unique<std::pair<Report, std::unique_ptr<Buffer>>>();
-      out->first = report;
-      out->second = buffer(&out->first, sizeof(Report));
-      try {
-        out->second->tcp::UnboundBuffer::send(i, kReport, 0, sizeof(Report));
-        posted.push_back(out->second.get());
-      } catch (const std::exception&) {
-        continue;  // it is gone
-      }
-      outgoing_.push_back(std::move(out));  // what a rank that stands still has not taken stays until the end
-    }
-  }
-  const auto deadline = Clock::now() + kDelivery;
-  for (Buffer* out : posted) {
-    bool broken = false;
-    out->ended(false, std::max(left_of(deadline), milliseconds(0)), nullptr, broken);
-  }
-}
-
-// ---- what failures say
-
-void Mesh::lost(Buffer& buffer) {
-  for (int peer : buffer.peers_)
-    if (links_->link(peer).failed()) lost(peer);
-  lost(buffer.peers_.front());
-}
-
-void Mesh::lost(int peer) {
-  check();
-  bool left;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    left = peers_[peer].heard.kind == goodbye;
-  }
-  const std::string doing = current_call->label + " on " + rank_text(rank);
-  fail_all({DG_COMM_LOST, peer,
-            left ? rank_text(peer) + " has closed the process group, which " + doing + " still needs"
-                 : doing + ": the connection to " + rank_text(peer) + " was lost: its process ended or the network failed"});
-}
-
-int Mesh::first_waited_for(const Buffer& buffer) const {
-  return buffer.peers_.empty() ? -1 : buffer.peers_.front();
-}
-
-Mesh::Report Mesh::waiting_report(const Buffer& buffer) const {
-  Report report;
-  report.kind = waiting;
-  report.rank = first_waited_for(buffer);
-  report.entered = current_call->entered;
-  report.sequence = current_call->sequence;
-  return report;
-}
-
-// The time of the current call is up. Every rank that waits says for whom; the one at the end of the chain that says nothing is to blame.
-void Mesh::expired(Buffer& buffer) {
-  const int first = first_waited_for(buffer);
-  if (!current_call->told) {
-    current_call->told = true;
-    tell(waiting_report(buffer));
-  }
-  const auto grace = Clock::now() + std::clamp(milliseconds(int64_t(current_call->timeout / 4)), milliseconds(150), milliseconds(1000));
-  int culprit = first;
-  bool entered = current_call->entered, circle = false;
-  while (Clock::now() < grace) {
-    std::this_thread::sleep_for(kSlice);
-    check();
-  }
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (int steps = 0; culprit >= 0; steps++) {
-      const Peer& peer = peers_[culprit];
-      if (culprit == rank || steps > size) {
-        circle = true;
-        break;
-      }
-      if (peer.heard.kind != waiting || Clock::now() - peer.heard_at > std::chrono::seconds(5)) break;
-      entered = peer.heard.entered;
-      culprit = peer.heard.rank;
-    }
-  }
-  const std::string head = current_call->label + " on " + rank_text(rank) + " timed out after " + std::to_string(int64_t(current_call->timeout)) + " ms: ";
-  if (circle) fail_all({DG_COMM_TIMEOUT, first, head + "all ranks take part, the time was too short"});
-  if (culprit < 0) fail_all({DG_COMM_TIMEOUT, -1, head + "nothing came from any rank"});
-  const bool collective = current_call->sequence > 0;
-  fail_all({DG_COMM_TIMEOUT, culprit,
-            head + rank_text(culprit) + (collective ? entered ? " stopped answering" : " did not call it" : " does not answer")});
 }
 
 }  // namespace dg::comm

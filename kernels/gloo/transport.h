@@ -48,6 +48,10 @@ class SignalGuard {
   bool pending_before_, blocked_before_;
 };
 
+inline constexpr milliseconds kSlice(20);  // how soon a thread that waits sees that it should not
+
+inline std::string rank_text(int rank) { return "rank " + std::to_string(rank); }
+
 class Mesh;
 
 // A connection whose faults end the connection and not the process.
