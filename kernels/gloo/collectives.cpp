@@ -57,6 +57,9 @@ char* bytes_of(const void* memory) { return const_cast<char*>(static_cast<const 
 
 constexpr int64_t kSegment = 256 << 10;  // bytes: a segment is reduced while the next is on its way
 
+constexpr int64_t kSmallBytes = 8 << 10;  // up to here and
+constexpr int kSmallRanks = 16;           // among so many, every rank sends its elements to all others: one step instead of many
+
 // The part of `x` that each rank owns, reduced over all of them, around a ring: every rank passes on what it has summed so far. `parts` are the first elements
 // of each rank's part, and one more for the end. The result of part `rank` goes to `out`.
 void ring(Mesh& mesh, char* out, const char* x, uint32_t dtype, const std::vector<int64_t>& parts, uint32_t op) {
@@ -143,9 +146,28 @@ std::string text_of(const Descriptor& d) {
   return details.empty() ? text : text + " (" + details + ")";
 }
 
+// Buffers are ready for the next descriptors before a collective begins: they then take one way and not three.
 void Agreement::start() {
-  inbox_ = mesh_.buffer(&incoming_, sizeof incoming_);
-  inbox_->recv((mesh_.rank + mesh_.size - 1) % mesh_.size, kDescriptor);
+  for (int i = 0; i < mesh_.size; i++)
+    if (i != mesh_.rank) listen(i);
+}
+
+void Agreement::listen(int peer) {
+  Peer& it = peers_[peer];
+  it.memory.resize(sizeof(Descriptor) + kSmallBytes);
+  it.inbox = mesh_.buffer(it.memory.data(), it.memory.size());
+  it.inbox->recv(peer, kDescriptor);
+}
+
+void Agreement::compare(const Descriptor& own, int peer) const {
+  Descriptor other;
+  std::memcpy(&other, peers_[peer].memory.data(), sizeof other);
+  if (std::memcmp(&other, &own, sizeof own) == 0) return;
+  const bool first = peer < mesh_.rank;
+  const Descriptor &a = first ? other : own, &b = first ? own : other;
+  throw Failure{DG_COMM_MISMATCH, peer,
+                "ranks called different collectives: " + rank_text(std::min(peer, mesh_.rank)) + " called " + text_of(a) + ", " +
+                    rank_text(std::max(peer, mesh_.rank)) + " called " + text_of(b)};
 }
 
 void Agreement::reach(const Descriptor& own) {
@@ -153,16 +175,42 @@ void Agreement::reach(const Descriptor& own) {
   Descriptor outgoing = own;
   const auto out = mesh_.buffer(&outgoing, sizeof outgoing);
   out->send(right, kDescriptor);
-  inbox_->waitRecv();
-  const Descriptor other = incoming_;
-  start();  // ready for the next collective before this one begins: its descriptor then takes one way and not three
+  peers_[left].inbox->waitRecv();
+  compare(own, left);
+  listen(left);
   out->waitSend();
-  if (std::memcmp(&other, &own, sizeof own) == 0) return;
-  const bool first = left < mesh_.rank;
-  const Descriptor &a = first ? other : own, &b = first ? own : other;
-  throw Failure{DG_COMM_MISMATCH, left,
-                "ranks called different collectives: rank " + std::to_string(std::min(left, mesh_.rank)) + " called " + text_of(a) + ", rank " +
-                    std::to_string(std::max(left, mesh_.rank)) + " called " + text_of(b)};
+}
+
+bool Agreement::small(const Descriptor& own) const {
+  if (mesh_.size > kSmallRanks) return false;
+  return own.kind == Kind::barrier || (own.kind == Kind::all_reduce && own.numel * dtype_size(own.dtype) <= kSmallBytes);
+}
+
+void Agreement::all_reduce(const Descriptor& own, void* x) {
+  const size_t bytes = size_t(own.numel * dtype_size(own.dtype)), count = size_t(own.numel);
+  std::vector<char> outgoing(sizeof own + kSmallBytes), sum(kSmallBytes);
+  std::memcpy(outgoing.data(), &own, sizeof own);
+  if (bytes > 0) std::memcpy(outgoing.data() + sizeof own, x, bytes);
+  std::vector<std::unique_ptr<Buffer>> sends;
+  for (int shift = 1; shift < mesh_.size; shift++) {
+    sends.push_back(mesh_.buffer(outgoing.data(), sizeof own + bytes));
+    sends.back()->send((mesh_.rank + shift) % mesh_.size, kDescriptor);
+  }
+  for (int i = 0; i < mesh_.size; i++) {
+    if (i == mesh_.rank) continue;
+    peers_[i].inbox->waitRecv();
+    compare(own, i);
+  }
+  // In the order of the ranks, so that all have the same bits.
+  for (int i = 0; i < mesh_.size && bytes > 0; i++) {
+    const char* theirs = i == mesh_.rank ? static_cast<const char*>(x) : peers_[i].memory.data() + sizeof own;
+    if (i == 0) std::memcpy(sum.data(), theirs, bytes);
+    else combine_of(own.dtype, own.op)(sum.data(), sum.data(), theirs, count);
+  }
+  if (bytes > 0) std::memcpy(x, sum.data(), bytes);
+  if (own.kind == Kind::all_reduce) finish(x, own.dtype, own.numel, own.op, mesh_.size);
+  start();
+  for (auto& send : sends) send->waitSend();
 }
 
 // ---- the collectives

@@ -21,17 +21,27 @@ struct Descriptor {
 };
 std::string text_of(const Descriptor& descriptor);
 
-// Compares the descriptors of neighbours before every collective.
+// Compares descriptors before every collective: those of neighbours in a ring, or, where little is to be reduced, those of all ranks with the elements behind
+// them, and then nothing is left to do.
 class Agreement {
  public:
-  explicit Agreement(Mesh& mesh) : mesh_(mesh) {}
+  explicit Agreement(Mesh& mesh) : mesh_(mesh), peers_(mesh.size) {}
   void start();  // once connected
   void reach(const Descriptor& own);
 
+  // True for what all_reduce() below serves: an allReduce of few bytes, and a barrier.
+  bool small(const Descriptor& own) const;
+  void all_reduce(const Descriptor& own, void* x);
+
  private:
+  struct Peer {
+    std::vector<char> memory;  // a descriptor and elements
+    std::unique_ptr<Buffer> inbox;
+  };
+  void listen(int peer);
+  void compare(const Descriptor& own, int peer) const;
   Mesh& mesh_;
-  Descriptor incoming_;
-  std::unique_ptr<Buffer> inbox_;
+  std::vector<Peer> peers_;
 };
 
 // `numel`: elements of x where there is only x, else of the smaller of the two.

@@ -195,13 +195,14 @@ std::shared_ptr<Work> Communicator::connect(std::vector<char> blobs, double time
   return work;
 }
 
-std::shared_ptr<Work> Communicator::collective(Descriptor descriptor, Pins pins, double timeout, std::function<void(Mesh&, uint32_t)> body) {
+std::shared_ptr<Work> Communicator::collective(Descriptor descriptor, Pins pins, double timeout, std::function<void(Mesh&, uint32_t)> body, void* x) {
   auto work = std::make_shared<Work>();
   std::lock_guard<std::mutex> lock(mutex_);
   require_connected("collective");
   work->pins = std::move(pins);
   descriptor.sequence = ++sequence_;
-  collectives_.push_back({work, call_of(text_of(descriptor), descriptor.sequence, timeout), [this, descriptor, body = std::move(body)] {
+  collectives_.push_back({work, call_of(text_of(descriptor), descriptor.sequence, timeout), [this, descriptor, body = std::move(body), x] {
+                            if (agreement_->small(descriptor)) return agreement_->all_reduce(descriptor, x);
                             agreement_->reach(descriptor);
                             current_call->entered = true;
                             if (descriptor.numel > 0 || descriptor.kind == Kind::barrier) body(*mesh_, uint32_t(descriptor.sequence));

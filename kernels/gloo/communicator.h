@@ -18,8 +18,8 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   const std::vector<char>& blob() const { return blob_; }
 
   std::shared_ptr<Work> connect(std::vector<char> blobs, double timeout);
-  // Runs `body` in the order of these calls, after the ranks have agreed on `descriptor`, whose sequence is filled in here.
-  std::shared_ptr<Work> collective(Descriptor descriptor, Pins pins, double timeout, std::function<void(Mesh&, uint32_t tag)> body);
+  // Runs `body` in the order of these calls, after the ranks have agreed on `descriptor`, whose sequence is filled in here. x: of an allReduce.
+  std::shared_ptr<Work> collective(Descriptor descriptor, Pins pins, double timeout, std::function<void(Mesh&, uint32_t tag)> body, void* x = nullptr);
   std::shared_ptr<Work> send(const void* x, Descriptor content, Pins pins, int target, uint32_t tag, double timeout);
   std::shared_ptr<Work> recv(void* out, Descriptor content, Pins pins, int source, uint32_t tag, double timeout);
   void abort(const std::string& text);

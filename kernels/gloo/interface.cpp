@@ -176,7 +176,7 @@ uint32_t dg_comm_all_reduce(uint32_t comm, const dg_tensor* t, uint32_t slot, ui
     checked_timeout(timeout, "allReduce");
     if (group->alone()) return alone(nullptr, nullptr);
     return group->collective(descriptor(Kind::all_reduce, x, op), std::move(pins), timeout,
-                             [=](Mesh& mesh, uint32_t tag) { all_reduce(mesh, memory_of(x), x.dtype, x.numel, op, tag); });
+                             [=](Mesh& mesh, uint32_t tag) { all_reduce(mesh, memory_of(x), x.dtype, x.numel, op, tag); }, memory_of(x));
   });
 }
 
