@@ -36,7 +36,7 @@ for (const backend of backends) {
       withWorld(3, scenario, async (ranks) => {
         await ready(ranks);
         ranks[1].kill("SIGSTOP");
-        await survivors(ranks, /timed out after 1[05]00 ms: rank 1 (did not call it|stopped answering)/, 20_000);
+        await survivors(ranks, /timed out after 1[05]00 ms: rank 1 (did not call it|does not answer)/, 20_000);
         for (const rank of [0, 2]) assertEquals((await ranks[rank].end()).code, 0);
       }, backend));
   }

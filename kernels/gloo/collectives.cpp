@@ -57,12 +57,16 @@ char* bytes_of(const void* memory) { return const_cast<char*>(static_cast<const 
 
 constexpr int64_t kSegment = 256 << 10;  // bytes: a segment is reduced while the next is on its way
 
-constexpr int64_t kSmallBytes = 8 << 10;  // up to here and
-constexpr int kSmallRanks = 16;           // among so many, every rank sends its elements to all others: one step instead of many
+constexpr int64_t kSmallBytes = 64 << 10;  // up to so many in all, and
+constexpr int kSmallRanks = 16;            // among so many, every rank sends its elements to all others: one step instead of many
+
+// Messages of one slot come in the order in which they were sent.
+uint64_t part_slot(uint32_t tag, int round) { return kPart | uint64_t(tag) << 16 | uint64_t(round); }
 
 // The part of `x` that each rank owns, reduced over all of them, around a ring: every rank passes on what it has summed so far. `parts` are the first elements
 // of each rank's part, and one more for the end. The result of part `rank` goes to `out`.
-void ring(Mesh& mesh, char* out, const char* x, uint32_t dtype, const std::vector<int64_t>& parts, uint32_t op) {
+void ring(Mesh& mesh, char* out, const char* x, uint32_t dtype, const std::vector<int64_t>& parts, uint32_t op,
+          uint32_t tag) {
   const int size = mesh.size, rank = mesh.rank, left = (rank + size - 1) % size, right = (rank + 1) % size;
   const int64_t width = dtype_size(dtype);
   const Combine combine = combine_of(dtype, op);
@@ -76,7 +80,7 @@ void ring(Mesh& mesh, char* out, const char* x, uint32_t dtype, const std::vecto
   auto part_at = [&](int shift) { return ((rank - shift) % size + size) % size; };
   auto send = [&](const char* memory, int part, int64_t segment, int round) {
     outgoing[segment] = mesh.buffer(bytes_of(memory), size_t(bytes_in(part, segment)));
-    outgoing[segment]->send(right, kPart | uint64_t(round) << 32 | uint64_t(segment));
+    outgoing[segment]->send(right, part_slot(tag, round));
   };
   for (int64_t s = 0; s < segments; s++) send(x + parts[part_at(1)] * width + s * step, part_at(1), s, 0);
   for (int round = 0; round < size - 1; round++) {
@@ -84,7 +88,7 @@ void ring(Mesh& mesh, char* out, const char* x, uint32_t dtype, const std::vecto
     char* half = space.data() + (round % 2) * longest;
     for (int64_t s = 0; s < segments; s++) {
       incoming[s] = mesh.buffer(half + s * step, size_t(bytes_in(part, s)));
-      incoming[s]->recv(left, kPart | uint64_t(round) << 32 | uint64_t(s));
+      incoming[s]->recv(left, part_slot(tag, round));
     }
     for (int64_t s = 0; s < segments; s++) {
       incoming[s]->waitRecv();
@@ -106,17 +110,17 @@ std::vector<int64_t> equal_parts(int64_t numel, int size) {
 
 // Sends `x` + i * `bytes` to every other rank i for which `target` says so, receives from those `source` names into `out` + i * `bytes`.
 template <class To, class From>
-void exchange(Mesh& mesh, char* out, const char* x, int64_t bytes, int64_t x_step, int64_t out_step, To&& target, From&& source) {
+void exchange(Mesh& mesh, char* out, const char* x, int64_t bytes, int64_t x_step, int64_t out_step, uint32_t tag, To&& target, From&& source) {
   std::vector<std::unique_ptr<Buffer>> incoming(mesh.size), outgoing(mesh.size);
   for (int shift = 1; shift < mesh.size; shift++) {
     const int from = (mesh.rank + mesh.size - shift) % mesh.size, to = (mesh.rank + shift) % mesh.size;
     if (source(from)) {
       incoming[from] = mesh.buffer(out + from * out_step, size_t(bytes));
-      incoming[from]->recv(from, kPart);
+      incoming[from]->recv(from, part_slot(tag, 0));
     }
     if (target(to)) {
       outgoing[to] = mesh.buffer(bytes_of(x) + to * x_step, size_t(bytes));
-      outgoing[to]->send(to, kPart);
+      outgoing[to]->send(to, part_slot(tag, 0));
     }
   }
   for (auto& buffer : incoming)
@@ -125,6 +129,12 @@ void exchange(Mesh& mesh, char* out, const char* x, int64_t bytes, int64_t x_ste
     if (buffer) buffer->waitSend();
 }
 
+// Runs when a block ends, however it does.
+struct Ending {
+  std::function<void()> run;
+  ~Ending() { run(); }
+};
+
 void copy(void* to, const void* from, int64_t bytes) {
   if (bytes > 0) std::memcpy(to, from, size_t(bytes));
 }
@@ -132,6 +142,15 @@ void copy(void* to, const void* from, int64_t bytes) {
 }  // namespace
 
 // ---- agreement
+
+uint32_t tag_of(const Descriptor& d) {
+  uint64_t hash = d.sequence;
+  for (uint64_t part : {uint64_t(d.kind), uint64_t(d.dtype), uint64_t(d.op), uint64_t(d.root), uint64_t(d.numel)}) {
+    hash = (hash ^ part) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 32;
+  }
+  return uint32_t(hash);
+}
 
 std::string text_of(const Descriptor& d) {
   static const char* const kinds[] = {"allReduce", "reduce", "broadcast", "allGather", "reduceScatter", "gather", "scatter", "allToAll", "barrier"};
@@ -154,7 +173,7 @@ void Agreement::start() {
 
 void Agreement::listen(int peer) {
   Peer& it = peers_[peer];
-  it.memory.resize(sizeof(Descriptor) + kSmallBytes);
+  it.memory.resize(sizeof(Descriptor) + size_t(kSmallBytes / (mesh_.size - 1)));
   it.inbox = mesh_.buffer(it.memory.data(), it.memory.size());
   it.inbox->recv(peer, kDescriptor);
 }
@@ -170,44 +189,63 @@ void Agreement::compare(const Descriptor& own, int peer) const {
                     rank_text(std::max(peer, mesh_.rank)) + " called " + text_of(b)};
 }
 
-void Agreement::reach(const Descriptor& own) {
+void Agreement::reach(const Descriptor& own, const std::function<void(uint32_t)>& body) {
   const int left = (mesh_.rank + mesh_.size - 1) % mesh_.size, right = (mesh_.rank + 1) % mesh_.size;
   Descriptor outgoing = own;
   const auto out = mesh_.buffer(&outgoing, sizeof outgoing);
+  bool agreed = false;
+  auto settle = [&] {
+    agreed = true;
+    compare(own, left);
+    listen(left);
+  };
+  Call& call = *current_call;
+  call.unheard = [&](int rank) { return !agreed && rank == left; };
+  call.verify = [&] {
+    if (!agreed && peers_[left].inbox->take_recv()) settle();
+  };
+  const Ending forget{[&] { call.verify = nullptr, call.unheard = nullptr; }};
   out->send(right, kDescriptor);
-  peers_[left].inbox->waitRecv();
-  compare(own, left);
-  listen(left);
+  body(tag_of(own));
+  call.verify = nullptr;
+  if (!agreed) {
+    peers_[left].inbox->waitRecv();
+    settle();
+  }
   out->waitSend();
 }
 
 bool Agreement::small(const Descriptor& own) const {
   if (mesh_.size > kSmallRanks) return false;
-  return own.kind == Kind::barrier || (own.kind == Kind::all_reduce && own.numel * dtype_size(own.dtype) <= kSmallBytes);
+  return own.kind == Kind::barrier || (own.kind == Kind::all_reduce && own.numel <= kSmallBytes / (mesh_.size - 1) / dtype_size(own.dtype));
 }
 
 void Agreement::all_reduce(const Descriptor& own, void* x) {
   const size_t bytes = size_t(own.numel * dtype_size(own.dtype)), count = size_t(own.numel);
-  std::vector<char> outgoing(sizeof own + kSmallBytes), sum(kSmallBytes);
-  std::memcpy(outgoing.data(), &own, sizeof own);
-  if (bytes > 0) std::memcpy(outgoing.data() + sizeof own, x, bytes);
+  const std::unique_ptr<char[]> outgoing(new char[sizeof own + kSmallBytes]), sum(new char[kSmallBytes]);
+  std::memcpy(outgoing.get(), &own, sizeof own);
+  if (bytes > 0) std::memcpy(outgoing.get() + sizeof own, x, bytes);
+  std::vector<bool> heard(mesh_.size);
+  current_call->unheard = [&](int rank) { return !heard[rank]; };
+  const Ending forget{[call = current_call] { call->unheard = nullptr; }};
   std::vector<std::unique_ptr<Buffer>> sends;
   for (int shift = 1; shift < mesh_.size; shift++) {
-    sends.push_back(mesh_.buffer(outgoing.data(), sizeof own + bytes));
+    sends.push_back(mesh_.buffer(outgoing.get(), sizeof own + bytes));
     sends.back()->send((mesh_.rank + shift) % mesh_.size, kDescriptor);
   }
   for (int i = 0; i < mesh_.size; i++) {
     if (i == mesh_.rank) continue;
     peers_[i].inbox->waitRecv();
+    heard[i] = true;
     compare(own, i);
   }
   // In the order of the ranks, so that all have the same bits.
   for (int i = 0; i < mesh_.size && bytes > 0; i++) {
     const char* theirs = i == mesh_.rank ? static_cast<const char*>(x) : peers_[i].memory.data() + sizeof own;
-    if (i == 0) std::memcpy(sum.data(), theirs, bytes);
-    else combine_of(own.dtype, own.op)(sum.data(), sum.data(), theirs, count);
+    if (i == 0) std::memcpy(sum.get(), theirs, bytes);
+    else combine_of(own.dtype, own.op)(sum.get(), sum.get(), theirs, count);
   }
-  if (bytes > 0) std::memcpy(x, sum.data(), bytes);
+  if (bytes > 0) std::memcpy(x, sum.get(), bytes);
   if (own.kind == Kind::all_reduce) finish(x, own.dtype, own.numel, own.op, mesh_.size);
   start();
   for (auto& send : sends) send->waitSend();
@@ -230,19 +268,19 @@ void all_reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op,
   finish(x, dtype, numel, op, mesh.size);
 }
 
-void reduce_scatter(Mesh& mesh, void* out, const void* x, uint32_t dtype, int64_t numel, uint32_t op) {
-  ring(mesh, bytes_of(out), bytes_of(x), dtype, equal_parts(numel * mesh.size, mesh.size), op);
+void reduce_scatter(Mesh& mesh, void* out, const void* x, uint32_t dtype, int64_t numel, uint32_t op, uint32_t tag) {
+  ring(mesh, bytes_of(out), bytes_of(x), dtype, equal_parts(numel * mesh.size, mesh.size), op, tag);
   finish(out, dtype, numel, op, mesh.size);
 }
 
-void reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op, int root) {
+void reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op, int root, uint32_t tag) {
   const std::vector<int64_t> parts = equal_parts(numel, mesh.size);
   const int64_t width = dtype_size(dtype), own = (parts[mesh.rank + 1] - parts[mesh.rank]) * width;
   std::vector<char> part(static_cast<size_t>(own));
-  ring(mesh, part.data(), bytes_of(x), dtype, parts, op);
+  ring(mesh, part.data(), bytes_of(x), dtype, parts, op, tag);
   if (mesh.rank != root) {
     const auto out = mesh.buffer(part.data(), part.size());
-    out->send(root, kPart);
+    out->send(root, part_slot(tag, mesh.size));
     out->waitSend();
     return;
   }
@@ -251,7 +289,7 @@ void reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op, int
   for (int i = 0; i < mesh.size; i++) {
     if (i == root) continue;
     incoming.push_back(mesh.buffer(bytes_of(x) + parts[i] * width, size_t((parts[i + 1] - parts[i]) * width)));
-    incoming.back()->recv(i, kPart);
+    incoming.back()->recv(i, part_slot(tag, mesh.size));
   }
   for (auto& buffer : incoming) buffer->waitRecv();
   finish(x, dtype, numel, op, mesh.size);
@@ -273,22 +311,22 @@ void all_gather(Mesh& mesh, void* out, const void* x, int64_t bytes, uint32_t ta
   ::gloo::allgather(options);
 }
 
-void gather(Mesh& mesh, void* out, const void* x, int64_t bytes, int root) {
+void gather(Mesh& mesh, void* out, const void* x, int64_t bytes, int root, uint32_t tag) {
   const bool here = mesh.rank == root;
   if (here) copy(bytes_of(out) + root * bytes, x, bytes);
-  exchange(mesh, bytes_of(out), bytes_of(x), bytes, 0, bytes, [&](int to) { return !here && to == root; }, [&](int) { return here; });
+  exchange(mesh, bytes_of(out), bytes_of(x), bytes, 0, bytes, tag, [&](int to) { return !here && to == root; }, [&](int) { return here; });
 }
 
-void scatter(Mesh& mesh, void* out, const void* x, int64_t bytes, int root) {
+void scatter(Mesh& mesh, void* out, const void* x, int64_t bytes, int root, uint32_t tag) {
   const bool here = mesh.rank == root;
   if (here) copy(out, bytes_of(x) + root * bytes, bytes);
-  exchange(mesh, bytes_of(out), bytes_of(x), bytes, bytes, 0, [&](int) { return here; }, [&](int from) { return !here && from == root; });
+  exchange(mesh, bytes_of(out), bytes_of(x), bytes, bytes, 0, tag, [&](int) { return here; }, [&](int from) { return !here && from == root; });
 }
 
-void all_to_all(Mesh& mesh, void* out, const void* x, int64_t bytes) {
+void all_to_all(Mesh& mesh, void* out, const void* x, int64_t bytes, uint32_t tag) {
   copy(bytes_of(out) + mesh.rank * bytes, bytes_of(x) + mesh.rank * bytes, bytes);
   auto all = [](int) { return true; };
-  exchange(mesh, bytes_of(out), bytes_of(x), bytes, bytes, bytes, all, all);
+  exchange(mesh, bytes_of(out), bytes_of(x), bytes, bytes, bytes, tag, all, all);
 }
 
 void barrier(Mesh& mesh, uint32_t tag) {

@@ -203,9 +203,9 @@ std::shared_ptr<Work> Communicator::collective(Descriptor descriptor, Pins pins,
   descriptor.sequence = ++sequence_;
   collectives_.push_back({work, call_of(text_of(descriptor), descriptor.sequence, timeout), [this, descriptor, body = std::move(body), x] {
                             if (agreement_->small(descriptor)) return agreement_->all_reduce(descriptor, x);
-                            agreement_->reach(descriptor);
-                            current_call->entered = true;
-                            if (descriptor.numel > 0 || descriptor.kind == Kind::barrier) body(*mesh_, uint32_t(descriptor.sequence));
+                            agreement_->reach(descriptor, [&](uint32_t tag) {
+                              if (descriptor.numel > 0 || descriptor.kind == Kind::barrier) body(*mesh_, tag);
+                            });
                           }});
   changed_.notify_all();
   return work;

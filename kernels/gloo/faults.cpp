@@ -141,7 +141,7 @@ Mesh::Report Mesh::waiting_report(const Buffer& buffer) const {
   Report report;
   report.kind = waiting;
   report.rank = first_waited_for(buffer);
-  report.entered = current_call->entered;
+  report.unheard = current_call->unheard && current_call->unheard(report.rank);
   report.sequence = current_call->sequence;
   return report;
 }
@@ -155,7 +155,7 @@ void Mesh::expired(Buffer& buffer) {
   }
   const auto grace = Clock::now() + std::clamp(milliseconds(int64_t(current_call->timeout / 4)), milliseconds(150), milliseconds(1000));
   int culprit = first;
-  bool entered = current_call->entered, circle = false;
+  bool unheard = current_call->unheard && current_call->unheard(first), circle = false;
   while (Clock::now() < grace) {
     std::this_thread::sleep_for(kSlice);
     check();
@@ -169,16 +169,14 @@ void Mesh::expired(Buffer& buffer) {
         break;
       }
       if (peer.heard.kind != waiting || Clock::now() - peer.heard_at > std::chrono::seconds(5)) break;
-      entered = peer.heard.entered;
+      unheard = peer.heard.unheard;
       culprit = peer.heard.rank;
     }
   }
   const std::string head = current_call->label + " on " + rank_text(rank) + " timed out after " + std::to_string(int64_t(current_call->timeout)) + " ms: ";
   if (circle) fail_all({DG_COMM_TIMEOUT, first, head + "all ranks take part, the time was too short"});
   if (culprit < 0) fail_all({DG_COMM_TIMEOUT, -1, head + "nothing came from any rank"});
-  const bool collective = current_call->sequence > 0;
-  fail_all({DG_COMM_TIMEOUT, culprit,
-            head + rank_text(culprit) + (collective ? entered ? " stopped answering" : " did not call it" : " does not answer")});
+  fail_all({DG_COMM_TIMEOUT, culprit, head + rank_text(culprit) + (unheard ? " did not call it" : " does not answer")});
 }
 
 }  // namespace dg::comm

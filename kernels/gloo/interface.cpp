@@ -189,7 +189,7 @@ uint32_t dg_comm_reduce(uint32_t comm, const dg_tensor* t, uint32_t slot, uint32
     checked_timeout(timeout, "reduce");
     if (group->alone()) return alone(nullptr, nullptr);
     return group->collective(descriptor(Kind::reduce, x, op, root), std::move(pins), timeout,
-                             [=](Mesh& mesh, uint32_t) { reduce(mesh, memory_of(x), x.dtype, x.numel, op, int(root)); });
+                             [=](Mesh& mesh, uint32_t tag) { reduce(mesh, memory_of(x), x.dtype, x.numel, op, int(root), tag); });
   });
 }
 
@@ -228,7 +228,7 @@ uint32_t dg_comm_reduce_scatter(uint32_t comm, const dg_tensor* t, uint32_t out_
     checked_timeout(timeout, "reduceScatter");
     if (group->alone()) return alone(&out, &x);
     return group->collective(descriptor(Kind::reduce_scatter, x, op), std::move(pins), timeout,
-                             [=](Mesh& mesh, uint32_t) { reduce_scatter(mesh, memory_of(out), memory_of(x), x.dtype, out.numel, op); });
+                             [=](Mesh& mesh, uint32_t tag) { reduce_scatter(mesh, memory_of(out), memory_of(x), x.dtype, out.numel, op, tag); });
   });
 }
 
@@ -244,8 +244,8 @@ uint32_t dg_comm_gather(uint32_t comm, const dg_tensor* t, uint32_t out_slot, ui
     }
     checked_timeout(timeout, "gather");
     if (group->alone()) return alone(&out, &x);
-    return group->collective(descriptor(Kind::gather, x, DG_NONE, root), std::move(pins), timeout, [=](Mesh& mesh, uint32_t) {
-      gather(mesh, out.storage_data ? memory_of(out) : nullptr, memory_of(x), x.numel * dtype_size(x.dtype), int(root));
+    return group->collective(descriptor(Kind::gather, x, DG_NONE, root), std::move(pins), timeout, [=](Mesh& mesh, uint32_t tag) {
+      gather(mesh, out.storage_data ? memory_of(out) : nullptr, memory_of(x), x.numel * dtype_size(x.dtype), int(root), tag);
     });
   });
 }
@@ -262,8 +262,8 @@ uint32_t dg_comm_scatter(uint32_t comm, const dg_tensor* t, uint32_t out_slot, u
     }
     checked_timeout(timeout, "scatter");
     if (group->alone()) return alone(&out, &x);
-    return group->collective(descriptor(Kind::scatter, out, DG_NONE, root), std::move(pins), timeout, [=](Mesh& mesh, uint32_t) {
-      scatter(mesh, memory_of(out), x.storage_data ? memory_of(x) : nullptr, out.numel * dtype_size(out.dtype), int(root));
+    return group->collective(descriptor(Kind::scatter, out, DG_NONE, root), std::move(pins), timeout, [=](Mesh& mesh, uint32_t tag) {
+      scatter(mesh, memory_of(out), x.storage_data ? memory_of(x) : nullptr, out.numel * dtype_size(out.dtype), int(root), tag);
     });
   });
 }
@@ -276,8 +276,8 @@ uint32_t dg_comm_all_to_all(uint32_t comm, const dg_tensor* t, uint32_t out_slot
     if (x.numel % group->size) fail(DG_SHAPE, "allToAll: %s does not divide into %d equal parts", shape_text(x).c_str(), group->size);
     checked_timeout(timeout, "allToAll");
     if (group->alone()) return alone(&out, &x);
-    return group->collective(descriptor(Kind::all_to_all, x), std::move(pins), timeout, [=](Mesh& mesh, uint32_t) {
-      all_to_all(mesh, memory_of(out), memory_of(x), x.numel / mesh.size * dtype_size(x.dtype));
+    return group->collective(descriptor(Kind::all_to_all, x), std::move(pins), timeout, [=](Mesh& mesh, uint32_t tag) {
+      all_to_all(mesh, memory_of(out), memory_of(x), x.numel / mesh.size * dtype_size(x.dtype), tag);
     });
   });
 }

@@ -352,6 +352,7 @@ void Mesh::check() {
   if (closing()) throw Failure{DG_COMM_CLOSED, -1, current_call->label + ": the process group was closed on this rank before it ended"};
   poll();
   if (broken()) throw cause();
+  if (current_call && current_call->verify) current_call->verify();
 }
 
 }  // namespace dg::comm

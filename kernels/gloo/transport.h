@@ -8,6 +8,7 @@
 #include <gloo/transport/tcp/device.h>
 #include <gloo/transport/tcp/pair.h>
 #include <gloo/transport/tcp/unbound_buffer.h>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -27,13 +28,14 @@ struct Failure {
   std::string text;
 };
 
-// What a thread is doing, for its deadline and for the texts of failures. `entered`: the ranks have agreed on what it is.
+// What a thread is doing, for its deadline and for the texts of failures.
 struct Call {
   std::string label;
   uint64_t sequence = 0;
   Clock::time_point deadline;
   double timeout = 0;
-  bool entered = false;
+  std::function<void()> verify;          // throws once it shows that the ranks do not agree on what this is
+  std::function<bool(int rank)> unheard;  // true if it would be known that a rank does the same, and is not
   bool told = false;  // the others were told what it waits for
 };
 inline thread_local Call* current_call = nullptr;
@@ -156,7 +158,7 @@ class Mesh {
   // What a rank tells the others outside of any collective.
   struct Report {
     uint32_t kind = none;
-    int32_t status = 0, rank = -1, entered = 0;
+    int32_t status = 0, rank = -1, unheard = 0;
     uint64_t sequence = 0;
     char text[488] = {};
   };
