@@ -5,10 +5,12 @@
  */
 import { DistributedError } from "../ffi/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { connectGloo } from "./gloo.ts";
+import { connectGloo, type Exchange, exchangeOver } from "./gloo.ts";
 import { type CollectiveOptions, DEFAULT_TIMEOUT, type MessageOptions, type ProcessGroup, type ReduceOptions } from "./process_group.ts";
 import { rendezvous } from "./rendezvous.ts";
 import { PrefixStore, type Store } from "./store.ts";
+import { allGatherObject } from "./objects.ts";
+import { isInitialized, setWorld, theWorld, within } from "./world.ts";
 import type { Work } from "./work.ts";
 
 /** Options of {@linkcode initProcessGroup}. */
@@ -40,27 +42,7 @@ export interface GroupOptions {
   asyncOp?: boolean;
 }
 
-interface World {
-  readonly group: ProcessGroup;
-  readonly store: Store;
-  readonly ownStore: boolean;
-  readonly timeout: number;
-  readonly address: string | undefined;
-  readonly groups: Set<ProcessGroup>;
-  made: number;
-  readonly stop: () => void;
-}
-
-let world: World | null = null, joining = false;
-
-function theWorld(op: string): World {
-  if (world === null) {
-    throw new DistributedError(
-      `${op}: there is no process group: call await initProcessGroup() first, in a process that the launcher started`,
-    );
-  }
-  return world;
-}
+let joining = false;
 
 /** Tells the other ranks why this one ends, should it end by an error that nobody catches. */
 function tellOnError(group: ProcessGroup): () => void {
@@ -96,7 +78,7 @@ function tellOnError(group: ProcessGroup): () => void {
  */
 export async function initProcessGroup(options: InitOptions = {}): Promise<void> {
   const op = "initProcessGroup", timeout = options.timeout ?? DEFAULT_TIMEOUT;
-  if (world !== null || joining) {
+  if (isInitialized() || joining) {
     throw new DistributedError(`${op}: there is a process group already: call await destroyProcessGroup() first`);
   }
   if ((options.backend ?? "gloo") !== "gloo") {
@@ -124,36 +106,26 @@ export async function initProcessGroup(options: InitOptions = {}): Promise<void>
       ({ store, rank, worldSize } = await rendezvous(initMethod, { rank: wantedRank, worldSize: wantedSize, timeout }));
     }
     const ranks = Array.from({ length: worldSize }, (_, i) => i), { address } = options;
-    const group = await connectGloo({ rank, ranks, store: new PrefixStore("world", store), timeout, address });
-    world = {
+    const exchange = exchangeOver(new PrefixStore("world", store), rank, worldSize, timeout);
+    const group = await connectGloo({ rank, ranks, exchange, timeout, address });
+    setWorld({
       group,
       store,
       ownStore: options.store === undefined,
       timeout,
       address,
       groups: new Set(),
-      made: 0,
       stop: tellOnError(group),
-    };
+    });
     // Nobody goes on, to block in a collective perhaps, while another still needs the store that this process may serve.
     await group.barrier({ timeout }).done();
   } catch (error) {
-    if (world !== null) await destroyProcessGroup();
+    if (isInitialized()) await destroyProcessGroup();
     else if (options.store === undefined) await store?.close();
     throw error;
   } finally {
     joining = false;
   }
-}
-
-/** True between `initProcessGroup` and `destroyProcessGroup`. */
-export function isInitialized(): boolean {
-  return world !== null;
-}
-
-/** The group of all ranks. @throws {DistributedError} Before `initProcessGroup`. */
-export function defaultGroup(): ProcessGroup {
-  return theWorld("defaultGroup").group;
 }
 
 /** Number of this process among all, or in `group`. */
@@ -187,15 +159,39 @@ export async function newGroup(ranks?: readonly number[], options: { timeout?: n
     }
   }
   if (new Set(list).size !== list.length) throw new RangeError(`newGroup: a rank is named twice: ${list.join(", ")}`);
-  const number = it.made++, rank = list.indexOf(group.rank);
-  let made: ProcessGroup | null = null;
-  if (rank >= 0) {
-    const store = new PrefixStore(`group ${number} of ${list.join(" ")}`, it.store);
-    made = await connectGloo({ rank, ranks: list, store, timeout, address: it.address });
-    it.groups.add(made);
+  const rank = list.indexOf(group.rank), nothing = new Uint8Array(1);
+  // Over the group of all, so that whatever happens to a rank meanwhile is told to the others.
+  const exchange: Exchange = async (what, value) => {
+    const all = await allGatherObject([what, list.join(" "), value], { group, timeout });
+    const other = all.findIndex(([, ranks]) => ranks !== list.join(" "));
+    if (other >= 0) {
+      throw new DistributedError(
+        `newGroup: all ranks must name the same ranks: rank ${group.rank} names ${list.join(", ")}, rank ${other} ${
+          String(all[other][1]).replaceAll(" ", ", ")
+        }`,
+        { rank: other },
+      );
+    }
+    return list.map((member) => all[member][2] as Uint8Array);
+  };
+  let made: ProcessGroup | null = null, failure: unknown;
+  try {
+    if (rank < 0) {
+      await exchange("machine", nothing);
+      await exchange("blob", nothing);
+    } else {
+      made = await connectGloo({ rank, ranks: list, exchange, timeout, address: it.address });
+      it.groups.add(made);
+    }
+  } catch (error) {
+    failure = error;
   }
-  await group.barrier({ timeout }).done();
-  return made;
+  const failures = await allGatherObject(failure === undefined ? null : String(failure), { group, timeout });
+  if (failure !== undefined) throw failure;
+  const failed = failures.findIndex((it) => it !== null);
+  if (failed < 0) return made;
+  await made?.close();
+  throw new DistributedError(`newGroup: on rank ${failed}: ${failures[failed]}`, { rank: failed });
 }
 
 /**
@@ -209,7 +205,7 @@ export async function destroyProcessGroup(group?: ProcessGroup): Promise<void> {
     it.groups.delete(group);
     return await group.close();
   }
-  world = null;
+  setWorld(null);
   it.stop();
   for (const each of it.groups) await each.close();
   await it.group.close();
@@ -225,13 +221,6 @@ function ended(work: Work, options: GroupOptions | undefined): Work {
 
 function groupOf(op: string, options: GroupOptions | undefined): ProcessGroup {
   return options?.group ?? theWorld(op).group;
-}
-
-/** The rank in a group of a global rank. */
-export function within(op: string, group: ProcessGroup, rank: number, what: string): number {
-  const found = group.ranks.indexOf(rank);
-  if (found < 0) throw new RangeError(`${op}: ${what} must be one of the group's ranks ${group.ranks.join(", ")}, got ${rank}`);
-  return found;
 }
 
 /**

@@ -14,7 +14,6 @@ export {
   allToAllSingle,
   barrier,
   broadcast,
-  defaultGroup,
   destroyProcessGroup,
   gather,
   getBackend,
@@ -23,7 +22,6 @@ export {
   type GroupOptions,
   type InitOptions,
   initProcessGroup,
-  isInitialized,
   newGroup,
   recv,
   reduce,
@@ -32,6 +30,7 @@ export {
   scatter,
   send,
 } from "./collectives.ts";
+export { defaultGroup, isInitialized } from "./world.ts";
 export { allGatherObject, broadcastObject, gatherObject, MAX_OBJECT_BYTES, type ObjectOptions, scatterObject } from "./objects.ts";
 export { type CollectiveOptions, DEFAULT_TIMEOUT, type MessageOptions, type ProcessGroup, type ReduceOptions } from "./process_group.ts";
 export type { ReduceOp, Work } from "./work.ts";

@@ -10,7 +10,7 @@ import { fromArray, zeros } from "../ops/creation.ts";
 import { emptyTensor } from "../ops/native.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { CollectiveOptions, ProcessGroup } from "./process_group.ts";
-import { defaultGroup, within } from "./collectives.ts";
+import { defaultGroup, within } from "./world.ts";
 
 /** Largest object, as bytes, that the object collectives carry: 256 MiB. */
 export const MAX_OBJECT_BYTES = 2 ** 28;

@@ -76,7 +76,8 @@ Deno.test("initProcessGroup() refuses bad options and leaves nothing behind", as
   await refused({ store, initMethod: "env://", rank: 0, worldSize: 1 }, "not both");
   await refused({ store, rank: 0, worldSize: 2, timeout: 100 }, "rank 1 did not arrive within 100 ms");
   await store.set("world/machine/1", "elsewhere");
-  await refused({ store, rank: 0, worldSize: 2, address: "no such place" }, 'no address "no such place" to listen on');
+  await store.set("world/blob/1", new Uint8Array(1));
+  await refused({ store, rank: 0, worldSize: 2, timeout: 5000, address: "no such place" }, 'no address "no such place" to listen on');
   assertEquals(distributed.isInitialized(), false);
 });
 

@@ -58,10 +58,13 @@ void Mesh::hang_up() {
 
 void Mesh::listen_for_reports() {
   std::lock_guard<std::mutex> lock(mutex_);
+  listening_ = true;
   for (int i = 0; i < size; i++) {
     if (i == rank) continue;
-    peers_[i].inbox = buffer(&peers_[i].incoming, sizeof(Report));
-    peers_[i].inbox->tcp::UnboundBuffer::recv(i, kReport, 0, sizeof(Report));
+    for (int k = 0; k < 2; k++) {
+      peers_[i].inbox[k] = buffer(&peers_[i].incoming[k], sizeof(Report));
+      peers_[i].inbox[k]->tcp::UnboundBuffer::recv(i, kReport, 0, sizeof(Report));
+    }
   }
 }
 
@@ -69,9 +72,9 @@ void Mesh::poll() {
   std::lock_guard<std::mutex> lock(mutex_);
   for (int i = 0; i < size; i++) {
     Peer& peer = peers_[i];
-    while (peer.inbox && peer.inbox->take_recv()) {
-      peer.incoming.text[sizeof peer.incoming.text - 1] = 0;
-      peer.heard = peer.incoming;
+    while (peer.inbox[peer.next] && peer.inbox[peer.next]->take_recv()) {
+      peer.heard = peer.incoming[peer.next];
+      peer.heard.text[sizeof peer.heard.text - 1] = 0;
       peer.heard_at = Clock::now();
       peer.fresh = peer.heard.kind == waiting;
       if (peer.heard.kind == failed && !broken_) {
@@ -79,10 +82,11 @@ void Mesh::poll() {
         broken_ = true;
       }
       try {
-        peer.inbox->tcp::UnboundBuffer::recv(i, kReport, 0, sizeof(Report));
+        peer.inbox[peer.next]->tcp::UnboundBuffer::recv(i, kReport, 0, sizeof(Report));
       } catch (const std::exception&) {
-        peer.inbox.reset();
+        peer.inbox[peer.next].reset();
       }
+      peer.next ^= 1;
     }
   }
 }
@@ -92,7 +96,7 @@ void Mesh::tell(const Report& report) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     for (int i = 0; i < size; i++) {
-      if (i == rank || !peers_[i].inbox || links_->link(i).failed()) continue;
+      if (i == rank || !listening_ || links_->link(i).failed()) continue;
       auto out = std::make_unique<std::pair<Report, std::unique_ptr<Buffer>>>();
       out->first = report;
       out->second = buffer(&out->first, sizeof(Report));

@@ -162,9 +162,11 @@ class Mesh {
     uint64_t sequence = 0;
     char text[488] = {};
   };
+  // Two reports may come before this rank looks: that a rank waits, and that it gave up.
   struct Peer {
-    Report incoming, heard;
-    std::unique_ptr<Buffer> inbox;
+    Report incoming[2], heard;
+    std::unique_ptr<Buffer> inbox[2];
+    int next = 0;
     bool fresh = false;  // a `waiting` that was not answered yet
     Clock::time_point heard_at;
   };
@@ -186,6 +188,7 @@ class Mesh {
   std::mutex mutex_;  // of all below
   Failure cause_{};
   std::vector<Peer> peers_;
+  bool listening_ = false;
   std::vector<std::unique_ptr<std::pair<Report, std::unique_ptr<Buffer>>>> outgoing_;
 };
 
