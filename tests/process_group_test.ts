@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { gloo } from "../ffi/communicator.ts";
 import { communicatorSymbols } from "../ffi/communicator_symbols.ts";
+import { frame } from "../ffi/frame.ts";
 import { distributed, DistributedError, ones } from "../mod.ts";
 import { type Rank, runWorld, withWorld } from "./world/mod.ts";
 
@@ -79,6 +81,42 @@ Deno.test("initProcessGroup() refuses bad options and leaves nothing behind", as
   await store.set("world/blob/1", new Uint8Array(1));
   await refused({ store, rank: 0, worldSize: 2, timeout: 5000, address: "no such place" }, 'no address "no such place" to listen on');
   assertEquals(distributed.isInitialized(), false);
+});
+
+Deno.test("native functions of communicators answer random arguments with a status or an id", () => {
+  const library = gloo() as unknown as Record<string, (...args: unknown[]) => number>;
+  let state = 1;
+  const random = () => (state = Math.imul(state ^ state >>> 15, 0x2c1b3c6d) + 0x9e3779b9 | 0, (state >>> 0) / 2 ** 32);
+  const below = (n: number) => Math.floor(random() * n);
+  const x = ones([2, 3]), y = ones([6]), scratch = new Uint8Array(4096), odd = [NaN, Infinity, -1, 0, 1e300];
+  const comms = [0, 1, 2].map(() => {
+    const id = library.dg_comm_open(0, 1, new Uint8Array([0]), 0);
+    if (id % 2 === 0) library.dg_work_free(library.dg_comm_connect(id, scratch, 1, 1000));
+    return id;
+  });
+  // The ranks of a group of two that nobody joins: its calls fail, and its works end with it.
+  comms.push(library.dg_comm_open(1, 2, new TextEncoder().encode("127.0.0.1\0"), 0));
+  const left = ["dg_work_wait", "dg_work_wait_elsewhere", "dg_comm_open", "dg_comm_close"]; // these take time or the communicators away
+  const names = Object.keys(communicatorSymbols).filter((it) => !left.includes(it)) as (keyof typeof communicatorSymbols)[];
+  let valid = 0;
+  for (let call = 0; call < 20_000; call++) {
+    const name = names[below(names.length)];
+    frame.begin();
+    for (const it of [x, y, x, y]) frame.put(it);
+    const args = (communicatorSymbols[name].parameters as readonly string[]).map((type, i) => {
+      if (type === "pointer") return random() < 0.05 ? null : frame.pointer;
+      if (type === "buffer") return random() < 0.05 ? null : scratch;
+      if (type === "f64") return random() < 0.8 ? 1 + below(50) : odd[below(odd.length)];
+      if (name === "dg_comm_connect" && i === 2) return below(scratch.length); // as long as what is given
+      if (i === 0 && random() < 0.8) return comms[below(comms.length)];
+      return random() < 0.9 ? below(6) : below(2 ** 32);
+    });
+    const result = library[name](...args);
+    assert(Number.isInteger(result), `${name} returned ${result}`);
+    if (communicatorSymbols[name].result === "u32" && result > 0) valid++;
+  }
+  assert(valid > 1000, `only ${valid} calls were valid`);
+  for (const id of comms) library.dg_comm_close(id);
 });
 
 Deno.test("communicator symbols are the functions of communicator.h, name by name", async () => {

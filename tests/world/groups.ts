@@ -27,6 +27,7 @@ export async function subgroups(rank: number, size: number): Promise<void> {
     const error = await assertRejects(() => work.done(), DistributedError, "in the group of ranks 2, 0");
     assertEquals(error.rank !== null && [0, 2].includes(error.rank), true);
   }
+  await assertRejects(() => distributed.newGroup(rank === 0 ? [0, 1] : [1, 0]), DistributedError, "must name the same ranks");
   distributed.allReduce(tensor([1]));
   await distributed.destroyProcessGroup(backwards!);
   distributed.barrier();
