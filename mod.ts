@@ -346,6 +346,7 @@ export {
   RandomSampler,
   type RandomSamplerOptions,
   Sampler,
+  type SamplerState,
   SeededSampler,
   SequentialSampler,
   type Sized,
@@ -354,7 +355,7 @@ export {
 } from "./data/sampler.ts";
 export { type Collated, defaultCollate } from "./data/collate.ts";
 export { Random } from "./data/random.ts";
-export { DataLoader, type DataLoaderOptions, workerDataset } from "./data/loader.ts";
+export { DataLoader, type DataLoaderOptions, type DataLoaderState, workerDataset } from "./data/loader.ts";
 export { WorkerError } from "./data/pool.ts";
 export { type WorkerInfo, workerInfo } from "./data/worker_info.ts";
 

@@ -12,7 +12,7 @@ import { ArrayDataset, type Dataset, type IterableDataset, Subset } from "./data
 import { fetchBatch, fetchNext, isIterable } from "./fetch.ts";
 import { Pool } from "./pool.ts";
 import { checkSeed, freshSeed } from "./random.ts";
-import { BatchSampler, RandomSampler, type Sampler, SequentialSampler } from "./sampler.ts";
+import { BatchSampler, RandomSampler, type Sampler, type SamplerState, SequentialSampler } from "./sampler.ts";
 import type { WorkerSource } from "./worker_protocol.ts";
 
 /** How a {@linkcode DataLoader} makes its batches. */
@@ -40,6 +40,20 @@ export interface DataLoaderOptions<T, B> {
    * device batches stay as they are. Default `false`.
    */
   pinMemory?: boolean;
+}
+
+/** Where a `DataLoader` stands, in numbers that JSON keeps. */
+export interface DataLoaderState {
+  /** The epoch that is under way or comes next. */
+  epoch: number;
+  /** How many of its batches were handed out. */
+  batch: number;
+  /** Number of batches of an epoch; `null` for an iterable dataset. */
+  batches: number | null;
+  /** The loader's seed. */
+  seed: number;
+  /** The state of its sampler at the start of the epoch. */
+  sampler: SamplerState;
 }
 
 const sources = new WeakMap<object, WorkerSource>();
@@ -109,8 +123,11 @@ export class DataLoader<T, B = Collated<T>> implements AsyncIterable<B> {
   readonly dataset: Dataset<T> | IterableDataset<T>;
   readonly #options: DataLoaderOptions<T, B>;
   readonly #batches: Sampler<readonly number[]> | null;
-  readonly #seed: number;
+  #seed: number;
   #epoch = 0;
+  #skip = 0;
+  /** The epoch that is under way, or was left before its end. */
+  #progress: DataLoaderState | null = null;
 
   /**
    * Makes batches of `dataset`.
@@ -176,17 +193,97 @@ export class DataLoader<T, B = Collated<T>> implements AsyncIterable<B> {
 
   /** Chooses the epoch that the next loop draws its order for; without it each loop is one epoch further. */
   setEpoch(epoch: number): void {
-    this.#epoch = whole(epoch, "epoch", 0);
+    whole(epoch, "epoch", 0);
+    if (epoch !== this.#epoch) this.#skip = 0;
+    this.#progress = null;
+    this.#epoch = epoch;
     this.#batches?.setEpoch(epoch);
+  }
+
+  /**
+   * Where the loader stands: after how many batches of which epoch. Batches that workers made ahead do not count, and a loop that was left early is still under
+   * way until the next begins.
+   *
+   * The order of samples goes on exactly. What a dataset in a worker draws at random does not: the batches are dealt to the workers anew.
+   */
+  stateDict(): DataLoaderState {
+    return this.#progress ? { ...this.#progress } : this.#standing();
+  }
+
+  #standing(): DataLoaderState {
+    const batches = this.#batches?.length ?? null, sampler = this.#batches?.stateDict() ?? {};
+    return { epoch: this.#epoch, batch: this.#skip, batches, seed: this.#seed, sampler };
+  }
+
+  /**
+   * Goes on where {@linkcode stateDict} was called on an equal loader: the next loop yields the rest of that epoch. `setEpoch` of that epoch changes nothing,
+   * of another one drops what is left.
+   *
+   * @throws {RangeError} If the state is not one of a loader, or in the middle of an epoch of another length.
+   *
+   * @example
+   * ```ts
+   * import { DataLoader } from "@dinograd/dinograd";
+   * import { assertEquals } from "@std/assert";
+   * const make = () => new DataLoader([10, 11, 12, 13, 14], { shuffle: true, seed: 3 });
+   * const whole: number[] = [], rest: number[] = [], loader = make(), resumed = make();
+   * for await (const batch of loader) {
+   *   whole.push(batch.item());
+   *   if (whole.length === 2) resumed.loadStateDict(JSON.parse(JSON.stringify(loader.stateDict())));
+   * }
+   * for await (const batch of resumed) rest.push(batch.item());
+   * assertEquals(rest, whole.slice(2));
+   * ```
+   */
+  loadStateDict(state: DataLoaderState): void {
+    const { epoch, batch, seed, sampler } = state;
+    whole(epoch, "epoch of the state", 0);
+    whole(batch, "batch of the state", 0);
+    checkSeed(seed, "DataLoader: the state");
+    if (typeof sampler !== "object" || sampler === null) {
+      throw new RangeError(`DataLoader: sampler of the state must be an object, got ${sampler}`);
+    }
+    const batches = this.#batches?.length ?? null;
+    if (batch > 0 && state.batches !== batches) {
+      throw new RangeError(`DataLoader: the state is in the middle of an epoch of ${state.batches} batches, here an epoch has ${batches}`);
+    }
+    this.#batches?.loadStateDict(sampler);
+    this.#epoch = epoch;
+    this.#skip = batch;
+    this.#seed = seed;
+    this.#progress = null;
   }
 
   /** Starts an epoch. */
   [Symbol.asyncIterator](): AsyncIterableIterator<B> {
-    const options = this.#options, epoch = this.#epoch++;
-    const { batchSize = 1, dropLast = false, numWorkers = 0, prefetch = 2 } = options;
-    const finish = options.pinMemory && cudaDeviceCount() > 0 ? pinTensors : (batch: unknown) => batch;
-    const order = this.#batches?.[Symbol.iterator]() ?? null;
+    const options = this.#options, skip = this.#skip, order = this.#batches?.[Symbol.iterator]() ?? null;
+    const progress = this.#progress = this.#standing();
+    this.#epoch++;
+    this.#skip = 0;
+    const pin = options.pinMemory && cudaDeviceCount() > 0;
+    const finish = (batch: unknown) => {
+      progress.batch++;
+      return pin ? pinTensors(batch) : batch;
+    };
+    const { fetch, end } = this.#epochOf(progress.epoch, order, skip);
+    const counted = async () => {
+      const batch = await fetch();
+      if (batch === null && this.#progress === progress) this.#progress = null;
+      return batch;
+    };
+    return new Iteration<B>(counted, end, finish);
+  }
+
+  /** Makes the batches of an epoch one after the other, without the first `skip`. */
+  #epochOf(
+    epoch: number,
+    order: Iterator<readonly number[]> | null,
+    skip: number,
+  ): { fetch: () => Promise<{ value: unknown } | null>; end: () => Promise<void> } {
+    const options = this.#options, { batchSize = 1, dropLast = false, numWorkers = 0, prefetch = 2 } = options;
+    let left = skip;
     const groups = (): readonly number[] | null => {
+      for (; left > 0; left--) if (order!.next().done) return null;
       const next = order!.next();
       return next.done ? null : next.value;
     };
@@ -194,30 +291,34 @@ export class DataLoader<T, B = Collated<T>> implements AsyncIterable<B> {
       const { source, resolve } = this.#root();
       const pool = new Pool(source!, numWorkers, prefetch, this.#seed, epoch);
       const more = order === null ? () => batchSize : () => groups()?.map(resolve) ?? null;
-      return new Iteration<B>(
-        () => {
-          pool.fill(more, dropLast);
-          return pool.take();
-        },
-        () => pool.end(),
-        finish,
-      );
+      const fetch = () => {
+        pool.fill(more, dropLast);
+        return pool.take();
+      };
+      return { fetch: order === null ? skipping(fetch, skip) : fetch, end: () => pool.end() };
     }
     const collate = options.collate as ((samples: unknown[]) => unknown) | undefined;
     if (isIterable(this.dataset)) {
       const samples = this.dataset[Symbol.asyncIterator]();
-      return new Iteration<B>(() => fetchNext(samples, batchSize, dropLast, collate), async () => void await samples.return?.(), finish);
+      const fetch = () => fetchNext(samples, batchSize, dropLast, collate);
+      return { fetch: skipping(fetch, skip), end: async () => void await samples.return?.() };
     }
     const dataset = this.dataset;
-    return new Iteration<B>(
-      async () => {
-        const indices = groups();
-        return indices === null ? null : { value: await fetchBatch(dataset, indices, collate) };
-      },
-      () => Promise.resolve(),
-      finish,
-    );
+    const fetch = async () => {
+      const indices = groups();
+      return indices === null ? null : { value: await fetchBatch(dataset, indices, collate) };
+    };
+    return { fetch, end: () => Promise.resolve() };
   }
+}
+
+/** `fetch` without its first batches: samples that come one after the other have to be made to get past them. */
+function skipping(fetch: () => Promise<{ value: unknown } | null>, count: number): () => Promise<{ value: unknown } | null> {
+  let left = count;
+  return async () => {
+    for (; left > 0; left--) if (await fetch() === null) return null;
+    return await fetch();
+  };
 }
 
 /** A batch with its CPU tensors in page-locked memory. */

@@ -11,6 +11,9 @@ export interface Sized {
   readonly length: number;
 }
 
+/** Where a sampler stands: whole numbers by name. */
+export type SamplerState = Readonly<Record<string, number>>;
+
 /** The order in which samples are visited. Iterating over it starts an epoch. */
 export abstract class Sampler<T = number> implements Iterable<T> {
   /** How many entries an epoch has. */
@@ -19,9 +22,16 @@ export abstract class Sampler<T = number> implements Iterable<T> {
   abstract [Symbol.iterator](): Iterator<T>;
   /** Chooses the epoch that the next iteration draws; without it each iteration is one epoch further. */
   setEpoch(_epoch: number): void {}
+  /** What the order of the next epoch depends on, so that a program that goes on later draws the same. */
+  stateDict(): SamplerState {
+    return {};
+  }
+  /** Goes on where {@linkcode stateDict} was called. */
+  loadStateDict(_state: SamplerState): void {}
 }
 
-function checkCount(count: number, op: string, least: number): void {
+/** Checks a whole number; `op` names it in the error. */
+export function checkCount(count: number, op: string, least: number): void {
   if (!Number.isSafeInteger(count) || count < least) throw new RangeError(`${op}: expected a whole number >= ${least}, got ${count}`);
 }
 
@@ -63,6 +73,16 @@ export abstract class SeededSampler extends Sampler {
   override setEpoch(epoch: number): void {
     checkCount(epoch, "setEpoch", 0);
     this.#epoch = epoch;
+  }
+  /** Seed and next epoch. */
+  override stateDict(): SamplerState {
+    return { seed: this.#seed, epoch: this.#epoch };
+  }
+  /** Takes seed and next epoch. @throws {RangeError} If they are missing or not whole. */
+  override loadStateDict(state: SamplerState): void {
+    checkSeed(state.seed, "loadStateDict");
+    this.setEpoch(state.epoch);
+    this.#seed = state.seed;
   }
   /** The generator of the next epoch. */
   protected next(): Random {
@@ -225,11 +245,24 @@ export class BatchSampler extends Sampler<number[]> {
   override setEpoch(epoch: number): void {
     this.#sampler.setEpoch(epoch);
   }
+  /** That of the sampler whose positions are grouped. */
+  override stateDict(): SamplerState {
+    return this.#sampler.stateDict();
+  }
+  /** Takes that of the sampler whose positions are grouped. */
+  override loadStateDict(state: SamplerState): void {
+    this.#sampler.loadStateDict(state);
+  }
   /** The groups of the next epoch. */
-  *[Symbol.iterator](): Iterator<number[]> {
+  [Symbol.iterator](): Iterator<number[]> {
+    // Now, not at the first group: what the sampler says of its state from here on is about this epoch.
+    return this.#groups(this.#sampler[Symbol.iterator]());
+  }
+
+  *#groups(order: Iterator<number>): Iterator<number[]> {
     let group: number[] = [];
-    for (const index of this.#sampler) {
-      group.push(index);
+    for (let next = order.next(); !next.done; next = order.next()) {
+      group.push(next.value);
       if (group.length < this.#size) continue;
       yield group;
       group = [];

@@ -27,7 +27,7 @@ function isRecord(value: unknown): value is Record<string, unknown> {
  * ```ts
  * import { arange, distributed, type Tensor } from "@dinograd/dinograd";
  * import { assertEquals } from "@std/assert";
- * const pieces = distributed.scatter([arange(5), "same"], ["cpu", "cpu"]) as [Tensor, string][];
+ * const pieces = distributed.parallel.scatter([arange(5), "same"], ["cpu", "cpu"]) as [Tensor, string][];
  * assertEquals(pieces.map(([x]) => x.tolist()), [[0, 1, 2], [3, 4]]);
  * assertEquals(pieces[1][1], "same");
  * ```
@@ -81,7 +81,7 @@ export type Join = "cat" | "stack";
  * ```ts
  * import { distributed, ones, type Tensor, zeros } from "@dinograd/dinograd";
  * import { assertEquals } from "@std/assert";
- * const joined = distributed.gather([{ y: zeros([1, 2]) }, { y: ones([1, 2]) }], "cpu") as { y: Tensor };
+ * const joined = distributed.parallel.gather([{ y: zeros([1, 2]) }, { y: ones([1, 2]) }], "cpu") as { y: Tensor };
  * assertEquals(joined.y.tolist(), [[0, 0], [1, 1]]);
  * ```
  */

@@ -46,10 +46,30 @@ export class AutogradError extends DinogradError {
   override name = "AutogradError";
 }
 
+/** What a {@linkcode DistributedError} is about. */
+export interface DistributedErrorOptions extends ErrorOptions {
+  /** The rank that failed, stopped answering or differs from the others. */
+  rank?: number;
+  /** The collective that was under way. */
+  collective?: string;
+}
+
 /** A process group failed or was misused. */
 export class DistributedError extends DinogradError {
   /** Name of the class, as printed. */
   override name = "DistributedError";
+  /** The rank that failed, stopped answering or differs from the others; `null` where none can be named. */
+  readonly rank: number | null;
+  /** The collective that was under way, as `"allReduce"`; `null` outside of one. */
+  readonly collective: string | null;
+
+  /** An error about a rank or a collective, where one can be named. */
+  constructor(message?: string, options: DistributedErrorOptions = {}) {
+    const { rank, collective, ...rest } = options;
+    super(message, rest);
+    this.rank = rank ?? null;
+    this.collective = collective ?? null;
+  }
 }
 
 /** A native library is missing or of another version; the message holds the command that builds it. */

@@ -9,7 +9,7 @@ import { buildCommand, libraryCandidates, type LibraryName } from "./locate.ts";
 import { type KernelLibrary, symbols } from "./symbols.ts";
 
 /** Version of the C ABI that this code speaks: `DG_ABI_VERSION` of `kernels/abi.h`. */
-const ABI_VERSION = 2;
+const ABI_VERSION = 3;
 
 let cpuLibrary: KernelLibrary | null = null, cudaLibrary: KernelLibrary | null = null;
 let cudaDevices = 0;
@@ -69,16 +69,32 @@ export function cudaDeviceCount(): number {
   return cudaIfPresent() === null ? 0 : cudaDevices;
 }
 
-function open(name: LibraryName): KernelLibrary {
+function open(name: "cpu" | "cuda"): KernelLibrary {
+  return openLibrary(name, symbols, (library) => library.dg_abi_version(), ABI_VERSION);
+}
+
+/**
+ * Opens a native library.
+ *
+ * @param versionOf The version of the interface that an open library has.
+ * @param wanted The version that this code speaks.
+ * @throws {LibraryNotFoundError} If it is not built, or of another version.
+ */
+export function openLibrary<S extends Deno.ForeignLibraryInterface>(
+  name: LibraryName,
+  table: S,
+  versionOf: (library: Deno.DynamicLibrary<S>["symbols"]) => number,
+  wanted: number,
+): Deno.DynamicLibrary<S>["symbols"] {
   const candidates = libraryCandidates(name);
   const reasons: string[] = [];
   for (const path of candidates) {
     if (!exists(path)) continue;
     try {
-      const library = Deno.dlopen(path, symbols).symbols;
-      const version = library.dg_abi_version();
-      if (version === ABI_VERSION) return library;
-      reasons.push(`${path} speaks ABI ${version}, this version of dinograd needs ${ABI_VERSION}`);
+      const library = Deno.dlopen(path, table).symbols;
+      const version = versionOf(library);
+      if (version === wanted) return library;
+      reasons.push(`${path} speaks ABI ${version}, this version of dinograd needs ${wanted}`);
     } catch (error) {
       if (error instanceof Deno.errors.NotCapable) throw error;
       const text = error instanceof Error ? error.message : String(error);

@@ -25,7 +25,7 @@ export function libraryFolder(): string {
 }
 
 /** A native library: its file is `libdinograd_<name>.so`. */
-export type LibraryName = "cpu" | "cuda";
+export type LibraryName = "cpu" | "cuda" | "gloo";
 
 /**
  * File names of a library, the first to try first. For CUDA: the file that `DINOGRAD_CUDA_LIBRARY` names; with `DINOGRAD_EMULATED_CUDA=1` the build
@@ -33,7 +33,7 @@ export type LibraryName = "cpu" | "cuda";
  */
 export function libraryCandidates(name: LibraryName): string[] {
   const candidates = [`${libraryFolder()}/libdinograd_${name}.so`];
-  if (name === "cpu") return candidates;
+  if (name !== "cuda") return candidates;
   if (environment("DINOGRAD_EMULATED_CUDA") === "1") candidates.unshift(`${libraryFolder()}/libdinograd_cuda_emulated.so`);
   const named = environment("DINOGRAD_CUDA_LIBRARY");
   if (named) candidates.unshift(named);
@@ -43,5 +43,6 @@ export function libraryCandidates(name: LibraryName): string[] {
 /** The command that builds a library for this import. */
 export function buildCommand(name: LibraryName): string {
   const command = packageUrl.protocol === "file:" ? "deno task build" : `deno run -A ${new URL("tools/setup.ts", packageUrl).href}`;
-  return name === "cpu" ? command : `${command} --cuda-toolkit=pip`;
+  const flags = { cpu: "", cuda: " --cuda-toolkit=pip", gloo: " --gloo" } satisfies Record<LibraryName, string>;
+  return command + flags[name];
 }

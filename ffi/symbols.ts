@@ -192,6 +192,19 @@ export const symbols = {
     ],
     result: "i32",
   },
+  dg_storage_pin: {
+    parameters: [
+      "u32", // storage
+      "buffer", // out
+    ],
+    result: "i32",
+  },
+  dg_storage_unpin: {
+    parameters: [
+      "u32", // storage
+    ],
+    result: "i32",
+  },
   dg_read: {
     parameters: [
       "u32", // storage

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define DG_ABI_VERSION 2
+#define DG_ABI_VERSION 3
 #define DG_MAX_RANK 8
 #define DG_MAX_SLOTS 4096 /* headers that one call may address */
 #define DG_NONE 0xffffffffu
@@ -47,6 +47,13 @@ typedef struct dg_tensor {
   double sizes[DG_MAX_RANK];
   double strides[DG_MAX_RANK]; /* elements, >= 0; 0 for a broadcast axis */
 } dg_tensor;
+
+/* Where a pinned storage lies, for native code that works on it after the call that named it has returned. */
+typedef struct dg_region {
+  void* data;
+  double bytes;
+  uint32_t device, stream; /* stream: the one that it was allocated for */
+} dg_region;
 
 /* ---- library: kernels/entry/library.cpp */
 DG_EXPORT int32_t dg_abi_version(void);
@@ -86,10 +93,14 @@ DG_EXPORT int32_t dg_graph_free(uint32_t graph);
 DG_EXPORT int32_t dg_set_tf32(uint32_t on);
 DG_EXPORT uint32_t dg_get_tf32(void);
 
-/* ---- memory: kernels/cpu/memory.cpp */
+/* ---- memory: kernels/cpu/memory.cpp
+   storage_pin: the memory of a storage stays until as many storage_unpin; dg_free meanwhile ends the id and leaves the memory to the last of them.
+   Lent memory is the lender's to keep. */
 DG_EXPORT uint32_t dg_alloc(double bytes, uint32_t zeroed, uint32_t device); /* storage id, 0 on failure (see dg_last_error) */
 DG_EXPORT uint32_t dg_wrap(void* memory, double bytes);     /* storage over lent host memory (cpu only); the lender outlives it */
 DG_EXPORT int32_t dg_free(uint32_t storage);
+DG_EXPORT int32_t dg_storage_pin(uint32_t storage, dg_region* out);
+DG_EXPORT int32_t dg_storage_unpin(uint32_t storage);
 DG_EXPORT int32_t dg_read(uint32_t storage, double offset_bytes, void* destination, double bytes);
 DG_EXPORT int32_t dg_write(uint32_t storage, double offset_bytes, const void* source, double bytes);
 DG_EXPORT int32_t dg_memory_stats(uint32_t device, double* out8); /* live, live bytes, reserved bytes, peak live, peak reserved, limit, allocations, cache hits */

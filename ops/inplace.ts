@@ -78,7 +78,8 @@ function attach(x: Tensor, node: Node, saved: readonly Tensor[]): void {
   x.graphVersion = x.storage.graphVersion;
 }
 
-function checkWritable(x: Tensor, name: string): void {
+/** Refuses a tensor that cannot be changed in place: not one, expanded, or a leaf that requires a gradient. */
+export function checkWritable(x: Tensor, name: string): void {
   checkTensor(x, name, "the tensor to write to");
   for (let i = 0; i < x.rank; i++) {
     if (x.strides[i] === 0 && x.shape[i] > 1 && x.numel() > 0) {

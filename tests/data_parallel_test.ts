@@ -2,7 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { arange, type DeviceLike, distributed, manualSeed, memory, nn, optim, randn, scope, type Tensor } from "../mod.ts";
 import { device } from "./device.ts";
 
-const { DataParallel, gather, scatter } = distributed;
+const { DataParallel } = distributed, { gather, scatter } = distributed.parallel;
 /** Four places of the device under test: of the CPU four times the same. `DINOGRAD_EMULATED_DEVICES` is read when the first of them is used. */
 const devices = [0, 1, 2, 3].map((i): DeviceLike => device.type === "cpu" ? "cpu" : `cuda:${i}`);
 

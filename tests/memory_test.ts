@@ -1,4 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { cpu } from "../ffi/device.ts";
+import { libraryOf } from "../ffi/library.ts";
 import { DisposedError, fromArray, keep, memory, ones, OutOfMemoryError, scope, type Tensor, tensor, zeros } from "../mod.ts";
 
 const live = () => memory.stats().tensors;
@@ -163,4 +165,22 @@ Deno.test("the allocator reuses memory: no growth over equal steps", () => {
   assertEquals(after.reservedBytes, before.reservedBytes);
   assertEquals(after.cacheHits - before.cacheHits, after.allocations - before.allocations);
   tensor([1]).dispose();
+});
+
+Deno.test("a pinned storage keeps its memory past dispose() until it is unpinned", () => {
+  const library = libraryOf(cpu), region = new BigUint64Array(3), reals = new Float64Array(region.buffer);
+  const x = ones([1000]), id = x.storage.id, before = memory.stats().bytes;
+  assertEquals(library.dg_storage_pin(id, region), 0);
+  assertEquals(library.dg_storage_pin(id, region), 0);
+  assertEquals(reals[1], 4000);
+  x.dispose();
+  assertEquals(library.dg_storage_pin(id, region), 5, "the id has ended");
+  assertEquals(library.dg_storage_unpin(id), 0);
+  assertEquals(memory.stats().bytes, before);
+  const view = new Deno.UnsafePointerView(Deno.UnsafePointer.create(region[0])!);
+  assertEquals(view.getFloat32(3996), 1);
+  assertEquals(library.dg_storage_unpin(id), 0);
+  assert(memory.stats().bytes <= before - 4000);
+  assertEquals(library.dg_storage_unpin(id), 6);
+  assertEquals(library.dg_storage_pin(0, region), 5);
 });

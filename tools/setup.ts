@@ -5,7 +5,8 @@
  * `deno run -A <address of the package>/tools/setup.ts`. It then fetches the sources from there and builds into the user's cache folder.
  *
  * The CUDA library is built if `nvcc` (release 12 or later) is on the PATH; `--cuda-toolkit=pip` fetches one otherwise. `--emulated-cuda` also builds it for
- * the emulator (`kernels/cuda/emulation/`), which the tests use.
+ * the emulator (`kernels/cuda/emulation/`), which the tests use. The library of process groups over Gloo is built where Debian's `libgloo-dev` is installed;
+ * `--gloo` installs it.
  *
  * @module
  */
@@ -15,16 +16,23 @@ import { type Toolkit, toolkit } from "./cuda_toolkit.ts";
 import { install, run, SetupError } from "./system.ts";
 
 /** Debian packages that provide what the build needs. */
-const packages = { compiler: "g++", cmake: "cmake", ninja: "ninja-build" } as const;
+const packages = { compiler: "g++", cmake: "cmake", ninja: "ninja-build", gloo: "libgloo-dev" } as const;
 type Need = keyof typeof packages;
 
 const local = packageUrl.protocol === "file:";
 const folder = libraryFolder();
 const work = local ? decodeURIComponent(new URL("build/cmake", packageUrl).pathname) : `${folder}/cmake`;
 
+const compiler = Deno.env.get("CXX") ?? "g++";
+
+/** True where programs can be compiled against Gloo. */
+async function hasGloo(): Promise<boolean> {
+  const args = ["-std=c++20", "-x", "c++", "-", "-o", "/dev/null", "-lgloo"];
+  return (await run(compiler, args, { quiet: true, stdin: "#include <gloo/transport/tcp/device.h>\nint main() {}\n" })).ok;
+}
+
 /** What the build needs and this machine lacks. */
 async function missing(): Promise<Need[]> {
-  const compiler = Deno.env.get("CXX") ?? "g++";
   const [compiles, cmake, ninja] = await Promise.all([
     run(compiler, ["-std=c++20", "-fopenmp", "-x", "c++", "-fsyntax-only", "-"], {
       quiet: true,
@@ -79,7 +87,7 @@ async function sources(): Promise<URL> {
 }
 
 /** Libraries by what they are for, with their CMake targets. */
-const targets = { cpu: "dinograd_cpu", emulated: "dinograd_cuda_emulated", cuda: "dinograd_cuda" } as const;
+const targets = { cpu: "dinograd_cpu", emulated: "dinograd_cuda_emulated", cuda: "dinograd_cuda", gloo: "dinograd_gloo" } as const;
 type Part = keyof typeof targets;
 
 async function compile(root: URL, parts: readonly Part[], cuda: Toolkit | null): Promise<void> {
@@ -107,12 +115,19 @@ export interface SetupOptions {
   emulated?: boolean;
   /** Fetch a CUDA toolkit for the CUDA library if none is installed. Default `false`: it is built if `nvcc` is on the PATH. */
   fetchToolkit?: boolean;
+  /** Install Gloo, for process groups, where it is missing. Default `false`: their library is built if Gloo is installed. */
+  gloo?: boolean;
 }
 
 /** Brings the native libraries up to date. @returns True if something had to be built. */
 export async function setup(options: SetupOptions = {}): Promise<boolean> {
   const cuda = await toolkit(options.fetchToolkit ?? false);
   const parts: Part[] = ["cpu", ...options.emulated ? ["emulated" as const] : [], ...cuda !== null ? ["cuda" as const] : []];
+  if (await hasGloo()) parts.push("gloo");
+  else if (options.gloo) {
+    await install([packages.gloo]);
+    parts.push("gloo");
+  }
   const before = await fingerprint(new URL("kernels/", packageUrl));
   const stampOf = (part: Part) => `${folder}/${part === "cpu" ? "stamp" : `stamp-${part}`}.txt`;
   const wanted = (part: Part) => part === "cuda" ? `${before}${JSON.stringify(cuda)}\n` : before;
@@ -138,11 +153,12 @@ export async function setup(options: SetupOptions = {}): Promise<boolean> {
 }
 
 if (import.meta.main) {
-  const known = new Set(["--emulated-cuda", "--cuda-toolkit=pip"]);
+  const known = new Set(["--emulated-cuda", "--cuda-toolkit=pip", "--gloo"]);
   try {
     const unknown = Deno.args.find((arg) => !known.has(arg));
-    if (unknown !== undefined) throw new SetupError(`unknown option ${unknown}, there are ${[...known].join(" and ")}`);
-    await setup({ emulated: Deno.args.includes("--emulated-cuda"), fetchToolkit: Deno.args.includes("--cuda-toolkit=pip") });
+    if (unknown !== undefined) throw new SetupError(`unknown option ${unknown}, there are ${[...known].join(", ")}`);
+    const asked = (name: string) => Deno.args.includes(name);
+    await setup({ emulated: asked("--emulated-cuda"), fetchToolkit: asked("--cuda-toolkit=pip"), gloo: asked("--gloo") });
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     console.error(`setup: ${error.message}`);

@@ -41,14 +41,36 @@ class StorageTable {
     int64_t bytes;
     bool lent;
     uint32_t device;
+    bool pinned;  // the memory is still in use: the last unpin() releases it
   };
 
   Removed remove(uint32_t id, const char* op) {
     std::lock_guard<std::mutex> lock(mutex_);
     Entry& entry = live(id, op);
     entry.id.store(0, std::memory_order_release);
-    free_.push_back((id & 0xffffffu) - 1);
-    return {entry.data, entry.bytes, entry.lent, entry.device};
+    if (entry.pins == 0) free_.push_back((id & 0xffffffu) - 1);
+    return {entry.data, entry.bytes, entry.lent, entry.device, entry.pins > 0};
+  }
+
+  // Keeps the memory of a storage, even past remove(), until as many calls of unpin().
+  Region pin(uint32_t id, const char* op) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Entry& entry = live(id, op);
+    entry.pins++;
+    return {entry.data, entry.bytes, entry.device, entry.stream};
+  }
+
+  // The memory to release, `pinned` unless this was the last pin of a removed storage.
+  Removed unpin(uint32_t id, const char* op) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const uint32_t index = (id & 0xffffffu) - 1;
+    Entry* chunk = id != 0 && index < kChunk * kChunks ? chunks_[index / kChunk].load(std::memory_order_acquire) : nullptr;
+    Entry* entry = chunk ? &chunk[index % kChunk] : nullptr;
+    if (!entry || entry->pins == 0 || entry->generation != id >> 24) fail(DG_RANGE, "%s: storage %u is not pinned", op, id);
+    entry->pins--;
+    const bool in_use = entry->pins > 0 || entry->id.load(std::memory_order_relaxed) == id;
+    if (!in_use) free_.push_back(index);
+    return {entry->data, entry->bytes, entry->lent, entry->device, in_use};
   }
 
   Region find(uint32_t id, const char* op) {
@@ -63,6 +85,7 @@ class StorageTable {
     char* data = nullptr;
     int64_t bytes = 0;
     bool lent = false;
+    uint32_t pins = 0;
     uint32_t device = 0, stream = 0;
   };
   static constexpr uint32_t kChunk = 4096, kChunks = 4000;  // 16.4 M storages

@@ -31,6 +31,13 @@ struct Range {
   }
 };
 
+// The memory of a storage that has ended, unless somebody has a part in it.
+void give_back(const StorageTable::Removed& removed, const char* op) {
+  if (removed.lent || removed.pinned) return;
+  require_device(removed.device, op);
+  release(removed.data, removed.bytes);
+}
+
 }  // namespace
 
 Region storage_region(uint32_t storage, const char* op) {
@@ -72,12 +79,19 @@ uint32_t dg_wrap(void* memory, double bytes) {
 }
 
 int32_t dg_free(uint32_t storage) {
+  return guard([&] { give_back(table().remove(storage, "free"), "free"); });
+}
+
+int32_t dg_storage_pin(uint32_t storage, dg_region* out) {
   return guard([&] {
-    const auto removed = table().remove(storage, "free");
-    if (removed.lent) return;
-    require_device(removed.device, "free");
-    release(removed.data, removed.bytes);
+    if (!out) fail(DG_RANGE, "storage_pin: null destination");
+    const Region region = table().pin(storage, "storage_pin");
+    *out = {region.data, double(region.bytes), region.device, region.stream};
   });
+}
+
+int32_t dg_storage_unpin(uint32_t storage) {
+  return guard([&] { give_back(table().unpin(storage, "storage_unpin"), "storage_unpin"); });
 }
 
 int32_t dg_read(uint32_t storage, double offset_bytes, void* destination, double bytes) {

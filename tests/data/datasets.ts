@@ -58,6 +58,11 @@ export function counting(end: number): IterableDataset<number> {
   return new Counting(end);
 }
 
+/** Each sample is its position. */
+export function positions(length: number): Dataset<number> {
+  return { length, get: (i) => i };
+}
+
 /** Not a dataset. */
 export function nothing(): object {
   return {};

@@ -1,0 +1,338 @@
+#include "collectives.h"
+
+#include <gloo/allgather.h>
+#include <gloo/allreduce.h>
+#include <gloo/barrier.h>
+#include <gloo/broadcast.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace dg::comm {
+namespace {
+
+// ---- reductions: out[i] = op(a[i], b[i]); half types are computed in float
+
+using Combine = void (*)(void* out, const void* a, const void* b, size_t count);
+
+struct Add { template <class T> static T of(T a, T b) { return T(a + b); } };
+struct Multiply { template <class T> static T of(T a, T b) { return T(a * b); } };
+// A NaN wins, so that the order of the ranks does not matter.
+struct Least { template <class T> static T of(T a, T b) { return a < b || a != a ? a : b; } };
+struct Most { template <class T> static T of(T a, T b) { return a > b || a != a ? a : b; } };
+
+template <class T, class Op>
+void combine(void* out, const void* a, const void* b, size_t count) {
+  using C = compute_t<T>;
+  const T *x = static_cast<const T*>(a), *y = static_cast<const T*>(b);
+  T* z = static_cast<T*>(out);
+  for (size_t i = 0; i < count; i++) z[i] = T(Op::of(C(x[i]), C(y[i])));
+}
+
+Combine combine_of(uint32_t dtype, uint32_t op) {
+  Combine found = nullptr;
+  dispatch_numbers(dtype, "reduction", [&](auto it) {
+    using T = typename decltype(it)::type;
+    switch (op) {
+      case DG_SUM: case DG_AVERAGE: found = combine<T, Add>; break;
+      case DG_PRODUCT: found = combine<T, Multiply>; break;
+      case DG_MIN: found = combine<T, Least>; break;
+      case DG_MAX: found = combine<T, Most>; break;
+    }
+  });
+  return found;
+}
+
+// What is left to do once all ranks are summed.
+void finish(void* x, uint32_t dtype, int64_t numel, uint32_t op, int size) {
+  if (op != DG_AVERAGE) return;
+  dispatch_floats(dtype, "average", [&](auto it) {
+    using T = typename decltype(it)::type;
+    T* values = static_cast<T*>(x);
+    for (int64_t i = 0; i < numel; i++) values[i] = T(compute_t<T>(values[i]) / compute_t<T>(size));
+  });
+}
+
+char* bytes_of(const void* memory) { return const_cast<char*>(static_cast<const char*>(memory)); }
+
+constexpr int64_t kSegment = 256 << 10;  // bytes: a segment is reduced while the next is on its way
+
+constexpr int64_t kSmallBytes = 64 << 10;  // up to so many in all, and
+constexpr int kSmallRanks = 16;            // among so many, every rank sends its elements to all others: one step instead of many
+
+// Messages of one slot come in the order in which they were sent.
+uint64_t part_slot(uint32_t tag, int round) { return kPart | uint64_t(tag) << 16 | uint64_t(round); }
+
+// The part of `x` that each rank owns, reduced over all of them, around a ring: every rank passes on what it has summed so far. `parts` are the first elements
+// of each rank's part, and one more for the end. The result of part `rank` goes to `out`.
+void ring(Mesh& mesh, char* out, const char* x, uint32_t dtype, const std::vector<int64_t>& parts, uint32_t op,
+          uint32_t tag) {
+  const int size = mesh.size, rank = mesh.rank, left = (rank + size - 1) % size, right = (rank + 1) % size;
+  const int64_t width = dtype_size(dtype);
+  const Combine combine = combine_of(dtype, op);
+  int64_t longest = 0;
+  for (int i = 0; i < size; i++) longest = std::max(longest, (parts[i + 1] - parts[i]) * width);
+  const int64_t step = kSegment / width * width, segments = (longest + step - 1) / step;
+  // A part comes into one half while the one before it leaves the other.
+  std::vector<char> space(size_t(longest) * 2);
+  std::vector<std::unique_ptr<Buffer>> incoming(segments), outgoing(segments);
+  auto bytes_in = [&](int part, int64_t segment) { return std::clamp<int64_t>((parts[part + 1] - parts[part]) * width - segment * step, 0, step); };
+  auto part_at = [&](int shift) { return ((rank - shift) % size + size) % size; };
+  auto send = [&](const char* memory, int part, int64_t segment, int round) {
+    outgoing[segment] = mesh.buffer(bytes_of(memory), size_t(bytes_in(part, segment)));
+    outgoing[segment]->send(right, part_slot(tag, round));
+  };
+  for (int64_t s = 0; s < segments; s++) send(x + parts[part_at(1)] * width + s * step, part_at(1), s, 0);
+  for (int round = 0; round < size - 1; round++) {
+    const int part = part_at(round + 2);
+    char* half = space.data() + (round % 2) * longest;
+    for (int64_t s = 0; s < segments; s++) {
+      incoming[s] = mesh.buffer(half + s * step, size_t(bytes_in(part, s)));
+      incoming[s]->recv(left, part_slot(tag, round));
+    }
+    for (int64_t s = 0; s < segments; s++) {
+      incoming[s]->waitRecv();
+      outgoing[s]->waitSend();
+      const int64_t count = bytes_in(part, s) / width;
+      const bool last = round == size - 2;
+      char* target = last ? out + s * step : half + s * step;
+      if (count > 0) combine(target, half + s * step, x + parts[part] * width + s * step, size_t(count));
+      if (!last) send(target, part, s, round + 1);
+    }
+  }
+}
+
+std::vector<int64_t> equal_parts(int64_t numel, int size) {
+  std::vector<int64_t> parts(size + 1);
+  for (int i = 0; i <= size; i++) parts[i] = numel * i / size;
+  return parts;
+}
+
+// Sends `x` + i * `bytes` to every other rank i for which `target` says so, receives from those `source` names into `out` + i * `bytes`.
+template <class To, class From>
+void exchange(Mesh& mesh, char* out, const char* x, int64_t bytes, int64_t x_step, int64_t out_step, uint32_t tag, To&& target, From&& source) {
+  std::vector<std::unique_ptr<Buffer>> incoming(mesh.size), outgoing(mesh.size);
+  for (int shift = 1; shift < mesh.size; shift++) {
+    const int from = (mesh.rank + mesh.size - shift) % mesh.size, to = (mesh.rank + shift) % mesh.size;
+    if (source(from)) {
+      incoming[from] = mesh.buffer(out + from * out_step, size_t(bytes));
+      incoming[from]->recv(from, part_slot(tag, 0));
+    }
+    if (target(to)) {
+      outgoing[to] = mesh.buffer(bytes_of(x) + to * x_step, size_t(bytes));
+      outgoing[to]->send(to, part_slot(tag, 0));
+    }
+  }
+  for (auto& buffer : incoming)
+    if (buffer) buffer->waitRecv();
+  for (auto& buffer : outgoing)
+    if (buffer) buffer->waitSend();
+}
+
+// Runs when a block ends, however it does.
+struct Ending {
+  std::function<void()> run;
+  ~Ending() { run(); }
+};
+
+void copy(void* to, const void* from, int64_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, size_t(bytes));
+}
+
+}  // namespace
+
+// ---- agreement
+
+uint32_t tag_of(const Descriptor& d) {
+  uint64_t hash = d.sequence;
+  for (uint64_t part : {uint64_t(d.kind), uint64_t(d.dtype), uint64_t(d.op), uint64_t(d.root), uint64_t(d.numel)}) {
+    hash = (hash ^ part) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 32;
+  }
+  return uint32_t(hash);
+}
+
+std::string text_of(const Descriptor& d) {
+  static const char* const kinds[] = {"allReduce", "reduce", "broadcast", "allGather", "reduceScatter", "gather", "scatter", "allToAll", "barrier"};
+  static const char* const ops[] = {"sum", "average", "product", "min", "max"};
+  std::string text = d.kind <= Kind::barrier ? kinds[uint32_t(d.kind)] : "an unknown collective";
+  text += " #" + std::to_string(d.sequence);
+  if (d.kind == Kind::barrier) return text;
+  text += std::string(" of ") + dtype_name(d.dtype) + "[" + std::to_string(d.numel) + "]";
+  std::string details;
+  if (d.op <= DG_MAX) details = ops[d.op];
+  if (d.root != DG_NONE) details += (details.empty() ? "root " : ", root ") + std::to_string(d.root);
+  return details.empty() ? text : text + " (" + details + ")";
+}
+
+// Buffers are ready for the next descriptors before a collective begins: they then take one way and not three.
+void Agreement::start() {
+  for (int i = 0; i < mesh_.size; i++)
+    if (i != mesh_.rank) listen(i);
+}
+
+void Agreement::listen(int peer) {
+  Peer& it = peers_[peer];
+  it.memory.resize(sizeof(Descriptor) + size_t(kSmallBytes / (mesh_.size - 1)));
+  it.inbox = mesh_.buffer(it.memory.data(), it.memory.size());
+  it.inbox->recv(peer, kDescriptor);
+}
+
+void Agreement::compare(const Descriptor& own, int peer) const {
+  Descriptor other;
+  std::memcpy(&other, peers_[peer].memory.data(), sizeof other);
+  if (std::memcmp(&other, &own, sizeof own) == 0) return;
+  const bool first = peer < mesh_.rank;
+  const Descriptor &a = first ? other : own, &b = first ? own : other;
+  throw Failure{DG_COMM_MISMATCH, peer,
+                "ranks called different collectives: " + rank_text(std::min(peer, mesh_.rank)) + " called " + text_of(a) + ", " +
+                    rank_text(std::max(peer, mesh_.rank)) + " called " + text_of(b)};
+}
+
+void Agreement::reach(const Descriptor& own, const std::function<void(uint32_t)>& body) {
+  const int left = (mesh_.rank + mesh_.size - 1) % mesh_.size, right = (mesh_.rank + 1) % mesh_.size;
+  Descriptor outgoing = own;
+  const auto out = mesh_.buffer(&outgoing, sizeof outgoing);
+  bool agreed = false;
+  auto settle = [&] {
+    agreed = true;
+    compare(own, left);
+    listen(left);
+  };
+  Call& call = *current_call;
+  call.unheard = [&](int rank) { return !agreed && rank == left; };
+  call.verify = [&] {
+    if (!agreed && peers_[left].inbox->take_recv()) settle();
+  };
+  const Ending forget{[&] { call.verify = nullptr, call.unheard = nullptr; }};
+  out->send(right, kDescriptor);
+  body(tag_of(own));
+  call.verify = nullptr;
+  if (!agreed) {
+    peers_[left].inbox->waitRecv();
+    settle();
+  }
+  out->waitSend();
+}
+
+bool Agreement::small(const Descriptor& own) const {
+  if (mesh_.size > kSmallRanks) return false;
+  return own.kind == Kind::barrier || (own.kind == Kind::all_reduce && own.numel <= kSmallBytes / (mesh_.size - 1) / dtype_size(own.dtype));
+}
+
+void Agreement::all_reduce(const Descriptor& own, void* x) {
+  const size_t bytes = size_t(own.numel * dtype_size(own.dtype)), count = size_t(own.numel);
+  const std::unique_ptr<char[]> outgoing(new char[sizeof own + kSmallBytes]), sum(new char[kSmallBytes]);
+  std::memcpy(outgoing.get(), &own, sizeof own);
+  if (bytes > 0) std::memcpy(outgoing.get() + sizeof own, x, bytes);
+  std::vector<bool> heard(mesh_.size);
+  current_call->unheard = [&](int rank) { return !heard[rank]; };
+  const Ending forget{[call = current_call] { call->unheard = nullptr; }};
+  std::vector<std::unique_ptr<Buffer>> sends;
+  for (int shift = 1; shift < mesh_.size; shift++) {
+    sends.push_back(mesh_.buffer(outgoing.get(), sizeof own + bytes));
+    sends.back()->send((mesh_.rank + shift) % mesh_.size, kDescriptor);
+  }
+  for (int i = 0; i < mesh_.size; i++) {
+    if (i == mesh_.rank) continue;
+    peers_[i].inbox->waitRecv();
+    heard[i] = true;
+    compare(own, i);
+  }
+  // In the order of the ranks, so that all have the same bits.
+  for (int i = 0; i < mesh_.size && bytes > 0; i++) {
+    const char* theirs = i == mesh_.rank ? static_cast<const char*>(x) : peers_[i].memory.data() + sizeof own;
+    if (i == 0) std::memcpy(sum.get(), theirs, bytes);
+    else combine_of(own.dtype, own.op)(sum.get(), sum.get(), theirs, count);
+  }
+  if (bytes > 0) std::memcpy(x, sum.get(), bytes);
+  if (own.kind == Kind::all_reduce) finish(x, own.dtype, own.numel, own.op, mesh_.size);
+  start();
+  for (auto& send : sends) send->waitSend();
+}
+
+// ---- the collectives
+
+void all_reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op, uint32_t tag) {
+  ::gloo::AllreduceOptions options(mesh.world);
+  const size_t count = size_t(numel);
+  switch (dtype_size(dtype)) {
+    case 1: options.setOutput(static_cast<uint8_t*>(x), count); break;
+    case 2: options.setOutput(static_cast<uint16_t*>(x), count); break;
+    case 4: options.setOutput(static_cast<uint32_t*>(x), count); break;
+    default: options.setOutput(static_cast<uint64_t*>(x), count);
+  }
+  options.setReduceFunction(combine_of(dtype, op));
+  options.setTag(tag);
+  ::gloo::allreduce(options);
+  finish(x, dtype, numel, op, mesh.size);
+}
+
+void reduce_scatter(Mesh& mesh, void* out, const void* x, uint32_t dtype, int64_t numel, uint32_t op, uint32_t tag) {
+  ring(mesh, bytes_of(out), bytes_of(x), dtype, equal_parts(numel * mesh.size, mesh.size), op, tag);
+  finish(out, dtype, numel, op, mesh.size);
+}
+
+void reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op, int root, uint32_t tag) {
+  const std::vector<int64_t> parts = equal_parts(numel, mesh.size);
+  const int64_t width = dtype_size(dtype), own = (parts[mesh.rank + 1] - parts[mesh.rank]) * width;
+  std::vector<char> part(static_cast<size_t>(own));
+  ring(mesh, part.data(), bytes_of(x), dtype, parts, op, tag);
+  if (mesh.rank != root) {
+    const auto out = mesh.buffer(part.data(), part.size());
+    out->send(root, part_slot(tag, mesh.size));
+    out->waitSend();
+    return;
+  }
+  copy(bytes_of(x) + parts[root] * width, part.data(), own);
+  std::vector<std::unique_ptr<Buffer>> incoming;
+  for (int i = 0; i < mesh.size; i++) {
+    if (i == root) continue;
+    incoming.push_back(mesh.buffer(bytes_of(x) + parts[i] * width, size_t((parts[i + 1] - parts[i]) * width)));
+    incoming.back()->recv(i, part_slot(tag, mesh.size));
+  }
+  for (auto& buffer : incoming) buffer->waitRecv();
+  finish(x, dtype, numel, op, mesh.size);
+}
+
+void broadcast(Mesh& mesh, void* x, int64_t bytes, int root, uint32_t tag) {
+  ::gloo::BroadcastOptions options(mesh.world);
+  options.setOutput(static_cast<uint8_t*>(x), size_t(bytes));
+  options.setRoot(root);
+  options.setTag(tag);
+  ::gloo::broadcast(options);
+}
+
+void all_gather(Mesh& mesh, void* out, const void* x, int64_t bytes, uint32_t tag) {
+  ::gloo::AllgatherOptions options(mesh.world);
+  options.setInput(reinterpret_cast<uint8_t*>(bytes_of(x)), size_t(bytes));
+  options.setOutput(static_cast<uint8_t*>(out), size_t(bytes) * mesh.size);
+  options.setTag(tag);
+  ::gloo::allgather(options);
+}
+
+void gather(Mesh& mesh, void* out, const void* x, int64_t bytes, int root, uint32_t tag) {
+  const bool here = mesh.rank == root;
+  if (here) copy(bytes_of(out) + root * bytes, x, bytes);
+  exchange(mesh, bytes_of(out), bytes_of(x), bytes, 0, bytes, tag, [&](int to) { return !here && to == root; }, [&](int) { return here; });
+}
+
+void scatter(Mesh& mesh, void* out, const void* x, int64_t bytes, int root, uint32_t tag) {
+  const bool here = mesh.rank == root;
+  if (here) copy(out, bytes_of(x) + root * bytes, bytes);
+  exchange(mesh, bytes_of(out), bytes_of(x), bytes, bytes, 0, tag, [&](int) { return here; }, [&](int from) { return !here && from == root; });
+}
+
+void all_to_all(Mesh& mesh, void* out, const void* x, int64_t bytes, uint32_t tag) {
+  copy(bytes_of(out) + mesh.rank * bytes, bytes_of(x) + mesh.rank * bytes, bytes);
+  auto all = [](int) { return true; };
+  exchange(mesh, bytes_of(out), bytes_of(x), bytes, bytes, bytes, tag, all, all);
+}
+
+void barrier(Mesh& mesh, uint32_t tag) {
+  ::gloo::BarrierOptions options(mesh.world);
+  options.setTag(tag);
+  ::gloo::barrier(options);
+}
+
+}  // namespace dg::comm

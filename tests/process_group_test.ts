@@ -1,0 +1,139 @@
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { gloo } from "../ffi/communicator.ts";
+import { communicatorSymbols } from "../ffi/communicator_symbols.ts";
+import { frame } from "../ffi/frame.ts";
+import { distributed, DistributedError, ones } from "../mod.ts";
+import { type Rank, runWorld, withWorld } from "./world/mod.ts";
+
+const backends = ["gloo"];
+
+for (const backend of backends) {
+  for (const size of [1, 2, 3, 4, 8]) {
+    Deno.test(`collectives agree with plain loops on ${size} ranks [${backend}]`, () => runWorld(size, "conformance", backend));
+  }
+  Deno.test(`messages between ranks [${backend}]`, () => runWorld(3, "messages", backend));
+  Deno.test(`sub-groups [${backend}]`, () => runWorld(3, "subgroups", backend));
+  Deno.test(`collectives of objects [${backend}]`, () => runWorld(3, "objects", backend));
+  Deno.test(`misuse, mismatches and time-outs are named [${backend}]`, () => runWorld(2, "misuse", backend));
+
+  /** Survivors must all tell of rank 1 within `ms`. */
+  const survivors = async (ranks: Rank[], text: RegExp, ms: number) => {
+    for (const rank of [0, 2]) {
+      const line = await ranks[rank].line("failed");
+      assertMatch(String(line.message), text);
+      assertEquals([line.rank, line.collective], [1, "allReduce"]);
+      assert(Number(line.ms) < ms, `after ${line.ms} ms`);
+    }
+  };
+  const ready = (ranks: Rank[]) => Promise.all(ranks.map((it) => it.line("ready")));
+  for (const scenario of ["reducing", "reducingMuch"]) {
+    Deno.test(`a killed rank is named by the others: ${scenario} [${backend}]`, () =>
+      withWorld(3, scenario, async (ranks) => {
+        await ready(ranks);
+        ranks[1].kill("SIGKILL");
+        await survivors(ranks, /the connection to rank 1 was lost/, 20_000);
+        for (const rank of [0, 2]) assertEquals((await ranks[rank].end()).code, 0);
+      }, backend));
+    Deno.test(`a stopped rank is named by the others: ${scenario} [${backend}]`, () =>
+      withWorld(3, scenario, async (ranks) => {
+        await ready(ranks);
+        ranks[1].kill("SIGSTOP");
+        await survivors(ranks, /timed out after 1[05]00 ms: rank 1 (did not call it|does not answer)/, 20_000);
+        for (const rank of [0, 2]) assertEquals((await ranks[rank].end()).code, 0);
+      }, backend));
+  }
+  Deno.test(`the error that ended a rank is told to the others [${backend}]`, () =>
+    withWorld(3, "raising", async (ranks) => {
+      await survivors(ranks, /rank 1 raised RangeError: a bad batch/, 20_000);
+      const { code, errors } = await ranks[1].end();
+      assertEquals(code, 1);
+      assertMatch(errors, /a bad batch/);
+    }, backend));
+  Deno.test(`a rank that leaves without a word is named [${backend}]`, () =>
+    withWorld(3, "leaving", async (ranks) => {
+      await survivors(ranks, /the connection to rank 1 was lost/, 20_000);
+    }, backend));
+}
+
+Deno.test("without a process group, collectives say how to make one", async () => {
+  assertEquals(distributed.isInitialized(), false);
+  assertThrows(() => distributed.allReduce(ones([1])), DistributedError, "await initProcessGroup()");
+  assertThrows(() => distributed.getRank(), DistributedError, "initProcessGroup");
+  assertThrows(() => distributed.getWorldSize(), DistributedError, "initProcessGroup");
+  assertThrows(() => distributed.getBackend(), DistributedError, "initProcessGroup");
+  assertThrows(() => distributed.defaultGroup(), DistributedError, "initProcessGroup");
+  await assertRejects(() => distributed.newGroup(), DistributedError, "initProcessGroup");
+  await assertRejects(() => distributed.destroyProcessGroup(), DistributedError, "initProcessGroup");
+});
+
+Deno.test("initProcessGroup() refuses bad options and leaves nothing behind", async () => {
+  const store = new distributed.HashStore();
+  const refused = (options: unknown, text: string) =>
+    assertRejects(() => distributed.initProcessGroup(options as distributed.InitOptions), Error, text);
+  await refused({ store, rank: 2, worldSize: 2 }, "rank must be 0 to 1, got 2");
+  await refused({ store, rank: 0 }, "rank and worldSize must be given");
+  await refused({ store, rank: 0, worldSize: 0 }, "worldSize");
+  await refused({ store, rank: 0, worldSize: 1, backend: "mpi" }, 'backend must be "gloo"');
+  await refused({ store, rank: 0, worldSize: 1, timeout: -1 }, "timeout");
+  await refused({ store, initMethod: "env://", rank: 0, worldSize: 1 }, "not both");
+  await refused({ store, rank: 0, worldSize: 2, timeout: 100 }, "rank 1 did not arrive within 100 ms");
+  await store.set("world/machine/1", "elsewhere");
+  await store.set("world/blob/1", new Uint8Array(1));
+  await refused({ store, rank: 0, worldSize: 2, timeout: 5000, address: "no such place" }, 'no address "no such place" to listen on');
+  assertEquals(distributed.isInitialized(), false);
+});
+
+Deno.test("native functions of communicators answer random arguments with a status or an id", () => {
+  const library = gloo() as unknown as Record<string, (...args: unknown[]) => number>;
+  let state = 1;
+  const random = () => (state = Math.imul(state ^ state >>> 15, 0x2c1b3c6d) + 0x9e3779b9 | 0, (state >>> 0) / 2 ** 32);
+  const below = (n: number) => Math.floor(random() * n);
+  const x = ones([2, 3]), y = ones([6]), scratch = new Uint8Array(4096), odd = [NaN, Infinity, -1, 0, 1e300];
+  const comms = [0, 1, 2].map(() => {
+    const id = library.dg_comm_open(0, 1, new Uint8Array([0]), 0);
+    if (id % 2 === 0) library.dg_work_free(library.dg_comm_connect(id, scratch, 1, 1000));
+    return id;
+  });
+  // The ranks of a group of two that nobody joins: its calls fail, and its works end with it.
+  comms.push(library.dg_comm_open(1, 2, new TextEncoder().encode("127.0.0.1\0"), 0));
+  const left = ["dg_work_wait", "dg_work_wait_elsewhere", "dg_comm_open", "dg_comm_close"]; // these take time or the communicators away
+  const names = Object.keys(communicatorSymbols).filter((it) => !left.includes(it)) as (keyof typeof communicatorSymbols)[];
+  let valid = 0;
+  for (let call = 0; call < 20_000; call++) {
+    const name = names[below(names.length)];
+    frame.begin();
+    for (const it of [x, y, x, y]) frame.put(it);
+    const args = (communicatorSymbols[name].parameters as readonly string[]).map((type, i) => {
+      if (type === "pointer") return random() < 0.05 ? null : frame.pointer;
+      if (type === "buffer") return random() < 0.05 ? null : scratch;
+      if (type === "f64") return random() < 0.8 ? 1 + below(50) : odd[below(odd.length)];
+      if (name === "dg_comm_connect" && i === 2) return below(scratch.length); // as long as what is given
+      if (i === 0 && random() < 0.8) return comms[below(comms.length)];
+      return random() < 0.9 ? below(6) : below(2 ** 32);
+    });
+    const result = library[name](...args);
+    assert(Number.isInteger(result), `${name} returned ${result}`);
+    if (communicatorSymbols[name].result === "u32" && result > 0) valid++;
+  }
+  assert(valid > 1000, `only ${valid} calls were valid`);
+  for (const id of comms) library.dg_comm_close(id);
+});
+
+Deno.test("communicator symbols are the functions of communicator.h, name by name", async () => {
+  const header = await Deno.readTextFile(new URL("../kernels/communicator.h", import.meta.url));
+  const table = await Deno.readTextFile(new URL("../ffi/communicator_symbols.ts", import.meta.url));
+  const types: Record<string, string> = { uint32_t: "u32", int32_t: "i32", double: "f64", "const dg_tensor*": "pointer" };
+  const ffiType = (c: string) => types[c] ?? (c.endsWith("*") ? "buffer" : `no FFI type for ${c}`);
+  const declared = new Map<string, string[]>();
+  for (const [, result, name, list] of header.matchAll(/DG_EXPORT\s+(\w+)\s+(dg_\w+)\(([^)]*)\);/g)) {
+    const parameters = list === "void" ? [] : list.split(",").map((it) => /^(.*?[\s*])(\w+)$/.exec(it.trim())!);
+    declared.set(name, [...parameters.map((it) => `${ffiType(it[1].trim())} ${it[2]}`), ffiType(result)]);
+  }
+  const written = new Map<string, string[]>();
+  for (const [, name, body] of table.matchAll(/^ {2}(dg_\w+): \{(.*\},$|[\s\S]*?^ {2}\},$)/gm)) {
+    const parameters = [...body.matchAll(/"(\w+)", \/\/ (\w+)/g)].map((it) => `${it[1]} ${it[2]}`);
+    if (name !== "dg_work_wait_elsewhere") written.set(name, [...parameters, /result: "(\w+)"/.exec(body)![1]]);
+  }
+  assertEquals(written, declared);
+  assertEquals(Object.keys(communicatorSymbols).filter((it) => !declared.has(it)), ["dg_work_wait_elsewhere"]);
+});

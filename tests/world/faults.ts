@@ -1,0 +1,41 @@
+/** Ranks that a test kills or stops, or that end by an error: the others write how they learned of it. */
+import { distributed, DistributedError, ones } from "../../mod.ts";
+
+function say(event: string, details: Record<string, unknown> = {}): void {
+  console.log(JSON.stringify({ event, ...details }));
+}
+
+/** Reduces until that fails. */
+async function until(bytes: number, timeout: number): Promise<void> {
+  const x = ones([bytes / 4]);
+  say("ready");
+  for (;;) {
+    const start = performance.now();
+    try {
+      await distributed.allReduce(x, { op: "max", asyncOp: true, timeout }).done();
+    } catch (error) {
+      if (!(error instanceof DistributedError)) throw error;
+      say("failed", { message: error.message, rank: error.rank, collective: error.collective, ms: performance.now() - start });
+      return;
+    }
+  }
+}
+
+/** Small collectives: mostly between them when the fault comes. */
+export const reducing = (): Promise<void> => until(64, 1000);
+/** Large ones: mostly within one. */
+export const reducingMuch = (): Promise<void> => until(16 << 20, 1500);
+
+/** Rank 1 raises. */
+export async function raising(rank: number): Promise<void> {
+  distributed.barrier();
+  if (rank === 1) throw new RangeError("a bad batch");
+  await until(64, 20_000);
+}
+
+/** Rank 1 leaves without a word. */
+export async function leaving(rank: number): Promise<void> {
+  distributed.barrier();
+  if (rank === 1) Deno.exit(0);
+  await until(64, 20_000);
+}

@@ -1,0 +1,27 @@
+/** A rank of a test's world: `rank.ts scenario rank size store backend`. */
+import { distributed } from "../../mod.ts";
+import { conformance } from "./conformance.ts";
+import * as faults from "./faults.ts";
+import { objects, subgroups } from "./groups.ts";
+import { messages } from "./messages.ts";
+import { misuse } from "./misuse.ts";
+
+const scenarios: Record<string, (rank: number, size: number) => Promise<void>> = {
+  conformance,
+  messages,
+  misuse,
+  objects,
+  subgroups,
+  ...faults,
+};
+
+const [scenario, rank, size, store, backend] = Deno.args;
+await distributed.initProcessGroup({
+  backend: backend as "gloo",
+  initMethod: `file://${store}`,
+  rank: Number(rank),
+  worldSize: Number(size),
+  timeout: 60_000,
+});
+await scenarios[scenario](Number(rank), Number(size));
+if (distributed.isInitialized()) await distributed.destroyProcessGroup();
