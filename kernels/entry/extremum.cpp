@@ -2,8 +2,6 @@
 #include "../common/extremum.h"
 #include "optional.h"
 
-#include "optional.h"
-
 using namespace dg;
 
 int32_t dg_extremum(const dg_tensor* t, uint32_t values_slot, uint32_t indices_slot, uint32_t x_slot, uint32_t axis, uint32_t smallest) {
