@@ -4,6 +4,9 @@
  * @module
  */
 export { DataParallel, type DataParallelOptions } from "./data_parallel.ts";
+export { DistributedDataParallel, type DistributedDataParallelOptions, type JoinOptions } from "./ddp/mod.ts";
+export type { GradBucket } from "./ddp/buckets.ts";
+export { allReduceHook, bf16CompressHook, type BucketReduction, type CommHook, fp16CompressHook } from "./ddp/comm_hooks.ts";
 export * as parallel from "./scatter.ts";
 export type { Join } from "./scatter.ts";
 export {
