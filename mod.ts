@@ -386,6 +386,7 @@ export {
   type RandomErasingOptions,
   RandomHorizontalFlip,
   RandomTransform,
+  type RandomTransformState,
   ToFloat,
   type Transform,
 } from "./vision/transforms.ts";

@@ -161,11 +161,17 @@ export class DistributedDataParallel<M extends Module = Module> extends Module {
    *
    * @returns What `fn` returns; for an asynchronous one the gradients stay apart until its promise settles.
    *
-   * @example Gradients of two batches
-   * ```ts no-eval
-   * model.noSync(() => loss(model.call(first)).backward());
-   * loss(model.call(second)).backward();
-   * optimizer.step();
+   * @example Gradients of two batches, reduced once
+   * ```ts
+   * import { distributed, nn, ones } from "@dinograd/dinograd";
+   * import { assertEquals } from "@std/assert";
+   * await distributed.initProcessGroup({ store: new distributed.HashStore(), rank: 0, worldSize: 1 });
+   * const model = new distributed.DistributedDataParallel(new nn.Linear(1, 1));
+   * model.noSync(() => model.call(ones([1, 1])).sum().backward());
+   * model.call(ones([1, 1])).sum().backward();
+   * assertEquals(model.module.bias!.grad!.tolist(), [2]);
+   * model.dispose();
+   * await distributed.destroyProcessGroup();
    * ```
    */
   noSync<T>(fn: () => T): T {

@@ -6,6 +6,7 @@ import * as faults from "./faults.ts";
 import { objects, subgroups } from "./groups.ts";
 import { messages } from "./messages.ts";
 import { misuse } from "./misuse.ts";
+import { resume, resumeSharded } from "./resume.ts";
 import { syncBatchNorm } from "./sync_batch_norm.ts";
 
 const scenarios: Record<string, (rank: number, size: number) => Promise<void>> = {
@@ -13,6 +14,8 @@ const scenarios: Record<string, (rank: number, size: number) => Promise<void>> =
   messages,
   misuse,
   objects,
+  resume,
+  resumeSharded,
   subgroups,
   syncBatchNorm,
   ...ddp,
