@@ -10,7 +10,7 @@ import { defaultGenerator, type GeneratorState } from "../../ops/random.ts";
 import { bytesOf } from "../../tensor/dtype.ts";
 import { scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { defaultGroup, isInitialized } from "../collectives.ts";
+import { defaultGroup, isInitialized } from "../world.ts";
 import { allGatherObject, broadcastObject } from "../objects.ts";
 import type { ProcessGroup } from "../process_group.ts";
 import { CheckpointFile, type Contents, fileName, FORMAT, listFiles, prune, shardName, sumOf, writeContents } from "./files.ts";
@@ -95,7 +95,7 @@ function share(tensors: ReadonlyMap<string, Tensor>, ranks: number): Map<string,
  * buffers and optimiser are. Everything else is saved from every rank.
  *
  * The checkpoint appears whole or not at all, whenever the process or machine stops, and older ones are removed only after that. One of the same step is
- * replaced; later ones, which an abandoned run left, are removed. The files of shards belong on a file system that all hosts see.
+ * replaced; later ones, which an abandoned run left, are removed. The folder belongs on a file system that all hosts see: every rank reads it.
  *
  * @param folder Where to; made if it does not exist.
  * @param state What to save, by name; `step` names the checkpoint.

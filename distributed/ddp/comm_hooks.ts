@@ -6,7 +6,7 @@
 import { copyInto } from "../../ops/copy.ts";
 import type { DType } from "../../tensor/dtype.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { defaultGroup } from "../collectives.ts";
+import { defaultGroup } from "../world.ts";
 import type { ProcessGroup } from "../process_group.ts";
 import { type GradBucket, unowned } from "./buckets.ts";
 

@@ -12,7 +12,7 @@ import { fromArray } from "../../ops/creation.ts";
 import { context } from "../../tensor/context.ts";
 import { collectTensors } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { defaultGroup } from "../collectives.ts";
+import { defaultGroup } from "../world.ts";
 import type { ProcessGroup } from "../process_group.ts";
 import { broadcastAll, broadcastState, checkAgreement, describe, type Item } from "./agreement.ts";
 import { unowned } from "./buckets.ts";

@@ -34,6 +34,8 @@ interface Reduction {
   readonly pending: Int32Array;
   /** Parameters whose gradient is in the bucket. */
   readonly ready: Uint8Array;
+  /** Parameters that a gradient may come to. */
+  readonly reached: Uint8Array;
   /** What reduces the buckets that are complete, in order. */
   readonly started: BucketReduction[];
 }
@@ -49,10 +51,12 @@ export class Reducer {
   readonly #handles: { remove(): void }[];
   #hook: CommHook | null = null;
   #current: Reduction | null = null;
+  /** Parameters whose gradient was complete before the pass came to the module's outputs. */
+  readonly #early: Set<Slot> = new Set();
   /** Parameters that got gradients since the last reduction. */
   #used: Uint8Array;
-  /** With a static graph: the parameters that get gradients here, and anywhere. */
-  #known: { here: Uint8Array; anywhere: Uint8Array } | null = null;
+  /** With a static graph, after the first reduction: the parameters that it reached, if one ran here, and those that some rank used. */
+  #known: { reached: Uint8Array | null; anywhere: Uint8Array } | null = null;
 
   /** Puts the parameters in buckets. */
   constructor(parameters: readonly Named[], options: ReducerOptions) {
@@ -87,7 +91,10 @@ export class Reducer {
   /** The gradient of a parameter is complete. */
   #arrived(slot: Slot): void {
     this.#used[slot.index] = 1;
-    if (this.#current !== null) this.#take(slot, this.#current);
+    if (this.#current !== null) return this.#take(slot, this.#current);
+    // It may turn out later in this pass that it comes through the module, too.
+    if (this.#early.size === 0) backwardPass().onEnd(() => this.#early.clear());
+    this.#early.add(slot);
   }
 
   /** Reduces the gradients of the backward pass under way. Called before the first of them is complete. */
@@ -100,6 +107,7 @@ export class Reducer {
     const current: Reduction = {
       pending: Int32Array.from(this.buckets, (it) => it.slots.length),
       ready: new Uint8Array(this.#slots.length),
+      reached: Uint8Array.from(this.#slots, (it) => pass.reaches(it.parameter) ? 1 : 0),
       started: [],
     };
     this.#current = current;
@@ -110,9 +118,7 @@ export class Reducer {
         this.#current = null;
       }
     });
-    if (findUnusedParameters || staticGraph) {
-      for (const slot of this.#slots) if (!pass.reaches(slot.parameter)) this.#take(slot, current);
-    }
+    for (const slot of this.#slots) if (current.reached[slot.index] === 0 || this.#early.has(slot)) this.#take(slot, current);
   }
 
   #checkAll(missing: readonly Slot[]): void {
@@ -127,12 +133,12 @@ export class Reducer {
 
   #checkStatic(pass: BackwardPass): void {
     const known = this.#known;
-    if (known === null) return;
-    const changed = this.#slots.find((it) => pass.reaches(it.parameter) !== (known.here[it.index] === 1));
+    if (known === null || known.reached === null) return;
+    const { reached } = known, changed = this.#slots.find((it) => pass.reaches(it.parameter) !== (reached[it.index] === 1));
     if (changed === undefined) return;
     throw new AutogradError(
       `DistributedDataParallel: with staticGraph every backward() must reach the same parameters, ` +
-        `${changed.name} was ${known.here[changed.index] ? "reached in the first one only" : "not reached in the first one"}`,
+        `${changed.name} was ${reached[changed.index] ? "reached in the first one only" : "not reached in the first one"}`,
     );
   }
 
@@ -173,6 +179,7 @@ export class Reducer {
       if (typeof reduction?.wait === "function") return reduction;
       throw new TypeError("DistributedDataParallel: a communication hook must return an object with wait(), as a Work");
     }
+    if (group.size === 1) return { wait: () => {} };
     if (divisor === null) return group.allReduce(buffer, { op: "average" });
     const work = group.allReduce(buffer);
     return {
@@ -189,7 +196,7 @@ export class Reducer {
     const missing = this.#slots.filter((it) => current.ready[it.index] === 0);
     if (!partial) this.#checkAll(missing);
     for (const slot of missing) this.#take(slot, current);
-    const anywhere = partial ? this.#exchangeUsed() : null;
+    const anywhere = partial ? this.#exchangeUsed(this.#used, current.reached) : null;
     this.buckets.forEach((bucket, i) => this.#end(bucket, current.started[i]));
     const used = anywhere === null ? null : anywhere();
     for (const slot of this.#slots) {
@@ -227,10 +234,9 @@ export class Reducer {
   }
 
   /** Which parameters some rank has used: the exchange starts now, and ends when the result is asked for. */
-  #exchangeUsed(mine: Uint8Array = this.#used): () => Uint8Array {
+  #exchangeUsed(used: Uint8Array, reached: Uint8Array | null): () => Uint8Array {
     if (this.#options.staticGraph && this.#known !== null) return () => this.#known!.anywhere;
-    const here = mine.slice();
-    const flags = unowned(() => fromArray(here.slice()));
+    const flags = unowned(() => fromArray(new Uint8Array(used)));
     let work: Work;
     try {
       work = this.#options.group.allReduce(flags, { op: "max" });
@@ -242,7 +248,7 @@ export class Reducer {
       try {
         work.wait();
         const anywhere = flags.data() as Uint8Array;
-        if (this.#options.staticGraph) this.#known = { here, anywhere };
+        if (this.#options.staticGraph) this.#known = { reached, anywhere };
         return anywhere;
       } finally {
         flags.dispose();
@@ -256,7 +262,7 @@ export class Reducer {
     try {
       const started = this.buckets.map((it, i) => this.#start(it, buffers[i]));
       const { findUnusedParameters, staticGraph } = this.#options;
-      const exchange = findUnusedParameters || staticGraph ? this.#exchangeUsed(new Uint8Array(this.#slots.length)) : null;
+      const exchange = findUnusedParameters || staticGraph ? this.#exchangeUsed(new Uint8Array(this.#slots.length), null) : null;
       this.buckets.forEach((it, i) => this.#end(it, started[i], buffers[i]));
       exchange?.();
     } finally {

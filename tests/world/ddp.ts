@@ -288,6 +288,13 @@ export function ddpSelection(rank: number, size: number): Promise<void> {
     assertEquals([fixed.right.bias!.grad, fixed.never.weight.grad], [null, null]);
   }
   assertThrows(() => still.call(y, "both").sum().backward(), AutogradError, "right.weight was not reached in the first one");
+  // A penalty on parameters, one of which the module does not use in this pass: its gradient is complete before the outputs are passed.
+  const penal = new Branches(), penalised = new DistributedDataParallel(penal);
+  penalised.call(y, "left").sum().add(penal.right.weight.sum()).add(penal.right.bias!.sum()).add(penal.never.weight.sum()).add(
+    penal.never.bias!.sum().mul(rank),
+  ).backward();
+  assertEquals([penal.left.bias!.grad!.tolist(), penal.right.bias!.grad!.tolist()], [[2, 2], [1, 1]]);
+  assertEquals(penal.never.bias!.grad!.tolist(), [average((i) => i), average((i) => i)]);
   // The parameters that learn are chosen before.
   const learning = new Branches();
   learning.never.requiresGrad_(false);
