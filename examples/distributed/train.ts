@@ -3,12 +3,12 @@
  *
  * One rank or many, one machine or several: README.md beside this file has the commands.
  */
-import { DataLoader, distributed, manualSeed, nn, optim, Random, scope, tensor, TensorDataset } from "@dinograd/dinograd";
+import { DataLoader, distributed, manualSeed, nn, optim, Random, scope, type Tensor, tensor, TensorDataset } from "@dinograd/dinograd";
 
 const EPOCHS = Number(Deno.args[0] ?? 40), FOLDER = Deno.args[1] ?? "out/distributed";
 
 /** `count` points of two spirals, `[count, 2]`, and which one each is on. */
-function spirals(count: number, seed: number): TensorDataset<[ReturnType<typeof tensor>, ReturnType<typeof tensor>]> {
+function spirals(count: number, seed: number): TensorDataset<[Tensor, Tensor]> {
   const random = new Random(seed), points: number[][] = [], labels: number[] = [];
   for (let i = 0; i < count; i++) {
     const label = i % 2, t = Math.sqrt(random.uniform()) * 3 * Math.PI, angle = t + label * Math.PI;
@@ -31,7 +31,10 @@ const model = new distributed.DistributedDataParallel(nn.SyncBatchNorm.convertSy
 const optimizer = new optim.AdamW(model.parameters(), { lr: 0.01 });
 
 const data = spirals(2000, 1), test = spirals(500, 2);
-const loader = new DataLoader(data, { batchSize: 200 / distributed.getWorldSize(), sampler: new distributed.DistributedSampler(data) });
+const loader = new DataLoader(data, {
+  batchSize: Math.ceil(200 / distributed.getWorldSize()),
+  sampler: new distributed.DistributedSampler(data),
+});
 
 // A rank that was killed: the launcher starts all of them again (--max-restarts), and they go on from here.
 const found = await distributed.loadCheckpoint<{ epoch: number }>(FOLDER, { model, optimizer, loader });
