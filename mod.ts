@@ -321,10 +321,11 @@ export {
   isGradEnabled,
   noGrad,
   registerHook,
+  registerPostAccumulateGradHook,
   retainGrad,
 } from "./autograd/functional.ts";
 export { gradcheck, type GradcheckOptions } from "./autograd/gradcheck.ts";
-export type { Edge, GradHook, Gradients, MultiRule, Node, OutputLike } from "./autograd/tape.ts";
+export type { Edge, GradHook, Gradients, MultiRule, Node, OutputLike, PostAccumulateGradHook } from "./autograd/tape.ts";
 export type { Keeper, Storage } from "./ffi/storage.ts";
 
 // Neural networks
@@ -385,6 +386,7 @@ export {
   type RandomErasingOptions,
   RandomHorizontalFlip,
   RandomTransform,
+  type RandomTransformState,
   ToFloat,
   type Transform,
 } from "./vision/transforms.ts";

@@ -37,9 +37,29 @@ class RuleScope implements Owner {
 /** Gradients on their way into a node, one per output. The engine owns these handles. */
 type Slots = (Tensor | null)[];
 
+/** A leaf whose hooks wait for its whole gradient. */
+interface Awaited {
+  /** Edges into it that have not been passed. */
+  left: number;
+  /** A gradient has come. */
+  given: boolean;
+}
+
+/** The backward pass under way, as hooks see it. */
+export interface BackwardPass {
+  /** It adds to `grad`, as `backward()`, and does not return gradients, as `grad()`. */
+  readonly accumulates: boolean;
+  /** True if a gradient may come to this leaf, which has a hook of `registerPostAccumulateGradHook`, in this pass. */
+  reaches(leaf: Tensor): boolean;
+  /** Calls `callback` when the pass has ended, with whether an error ended it. What it throws, `backward()` throws. */
+  onEnd(callback: (failed: boolean) => void): void;
+}
+
 /** One pass over a graph. */
-class Pass {
+class Pass implements BackwardPass {
   readonly #options: BackwardOptions;
+  readonly #awaited: Map<Tensor, Awaited> = new Map();
+  readonly #callbacks: ((failed: boolean) => void)[] = [];
   readonly #outer: Context;
   readonly #slots: Map<Node, Slots> = new Map();
   readonly #wanted: Map<Node | Tensor, Map<number, number>> = new Map(); // node or leaf -> output -> position in inputs
@@ -59,17 +79,60 @@ class Pass {
   run(roots: readonly Tensor[], grads: readonly Tensor[]): void {
     const nodes = this.#reachable(roots);
     const useful = this.#useful(nodes);
+    if (this.#options.inputs === null) { for (const node of nodes) this.#await(node.edges); }
     try {
-      roots.forEach((root, i) => this.#deliver(this.#edge(root), grads[i].alias()));
+      const starts = roots.map((root) => this.#edge(root));
+      if (this.#options.inputs === null) this.#await(starts);
+      starts.forEach((edge, i) => this.#deliver(edge, grads[i].alias()));
+      if (this.#awaited.size > 0) this.#passed(starts);
       for (let i = nodes.length - 1; i >= 0; i--) {
         const node = nodes[i], slots = this.#slots.get(node);
         if (slots !== undefined) this.#visit(node, slots, useful);
         this.#slots.delete(node);
         if (!this.#options.retainGraph) node.release();
+        if (this.#awaited.size > 0) this.#passed(node.edges);
       }
     } finally {
       // Only after an error is anything left.
       for (const slots of this.#slots.values()) for (const grad of slots) grad?.dispose();
+    }
+  }
+
+  get accumulates(): boolean {
+    return this.#options.inputs === null;
+  }
+
+  reaches(leaf: Tensor): boolean {
+    return this.#awaited.has(leaf);
+  }
+
+  onEnd(callback: (failed: boolean) => void): void {
+    this.#callbacks.push(callback);
+  }
+
+  end(failed: boolean): void {
+    for (const callback of this.#callbacks) callback(failed);
+  }
+
+  /** Counts the edges into leaves with hooks that wait for the whole gradient. */
+  #await(edges: readonly (Edge | null)[]): void {
+    for (const edge of edges) {
+      const leaf = edge === null ? null : edge.leaf;
+      if (leaf === null || leaf.accumulateHooks === null) continue;
+      const awaited = this.#awaited.get(leaf);
+      if (awaited !== undefined) awaited.left++;
+      else this.#awaited.set(leaf, { left: 1, given: false });
+    }
+  }
+
+  /** Calls the hooks of leaves to which no further gradient comes. */
+  #passed(edges: readonly (Edge | null)[]): void {
+    for (const edge of edges) {
+      const leaf = edge === null ? null : edge.leaf, awaited = leaf === null ? undefined : this.#awaited.get(leaf);
+      if (awaited === undefined || --awaited.left > 0 || !awaited.given) continue;
+      withContextSync({ ...this.#outer, grad: this.#options.createGraph }, () => {
+        for (const hook of [...leaf!.accumulateHooks ?? []]) hook(leaf!);
+      });
     }
   }
 
@@ -231,6 +294,8 @@ class Pass {
     if (leaf.hooks !== null && leaf.hooks.size > 0) given = this.#callHooks(leaf.hooks, given);
     if (this.#options.inputs === null) {
       this.#accumulate(leaf, given);
+      const awaited = this.#awaited.get(leaf);
+      if (awaited !== undefined) awaited.given = true;
       return;
     }
     const position = this.#wanted.get(leaf)?.get(leaf.outputIndex);
@@ -264,10 +329,27 @@ export function sumTo(x: Tensor, shape: readonly number[]): Tensor {
   return axes.length === 0 ? x.reshape(shape) : x.sum(axes, { keepdim: true }).reshape(shape);
 }
 
+let running: Pass | null = null;
+
+/** The pass under way, for hooks that {@linkcode runBackward} calls. */
+export function backwardPass(): BackwardPass {
+  if (running === null) throw new AutogradError("backwardPass: no backward() is under way");
+  return running;
+}
+
 /** Runs backward from `roots` with their gradients; see {@linkcode BackwardOptions}. */
 export function runBackward(roots: readonly Tensor[], grads: readonly Tensor[], options: BackwardOptions): (Tensor | null)[] {
-  const pass = new Pass(options);
-  pass.run(roots, grads);
+  const pass = new Pass(options), outer = running;
+  running = pass;
+  let failed = true;
+  try {
+    pass.run(roots, grads);
+    failed = false;
+  } finally {
+    running = outer;
+    if (failed) pass.end(true);
+  }
+  pass.end(false);
   // Handed over in the caller's scope.
   return pass.results.map((result) => {
     const given = result?.alias() ?? null;

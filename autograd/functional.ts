@@ -8,7 +8,7 @@ import { context, withContext } from "../tensor/context.ts";
 import { sameShape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { runBackward } from "./engine.ts";
-import type { GradHook } from "./tape.ts";
+import type { GradHook, PostAccumulateGradHook } from "./tape.ts";
 
 function rootGradients(roots: readonly Tensor[], grads: readonly (Tensor | null)[] | null, op: string): Tensor[] {
   if (grads !== null && grads.length !== roots.length) {
@@ -135,6 +135,22 @@ export function registerHook(x: Tensor, hook: GradHook): { remove(): void } {
   const set = x.node === null ? x.hooks ??= new Set() : (x.node.hooks ??= [])[x.outputIndex] ??= new Set();
   set.add(hook);
   return { remove: () => void set.delete(hook) };
+}
+
+/** Calls `hook` with the leaf `x` once a backward pass has added all of its gradient to `x.grad`. */
+export function registerPostAccumulateGradHook(x: Tensor, hook: PostAccumulateGradHook): { remove(): void } {
+  const op = "registerPostAccumulateGradHook";
+  if (typeof hook !== "function") throw new TypeError(`${op}: the hook must be a function, got ${typeof hook}`);
+  if (!x.requiresGrad) throw new AutogradError(`${op}: the tensor does not require a gradient`);
+  if (x.node !== null) throw new AutogradError(`${op}: made by ${x.node.name}, only leaves accumulate gradients: use registerHook()`);
+  const set = x.accumulateHooks ??= new Set();
+  set.add(hook);
+  return {
+    remove: () => {
+      set.delete(hook);
+      if (set.size === 0 && x.accumulateHooks === set) x.accumulateHooks = null;
+    },
+  };
 }
 
 /** Runs `fn` without recording; for an asynchronous one, until its promise settles. */

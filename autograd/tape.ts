@@ -24,6 +24,9 @@ export type MultiRule = (grads: readonly (Tensor | null)[], saved: readonly Tens
 /** Replaces a gradient, or only looks at it. */
 export type GradHook = (grad: Tensor) => Tensor | void;
 
+/** Sees a leaf whose `grad` holds the whole gradient of a backward pass. */
+export type PostAccumulateGradHook = (leaf: Tensor) => void;
+
 /** Where the gradient of an input goes. */
 export interface Edge {
   /** The operation that made the input, or null for a leaf. */

@@ -40,6 +40,20 @@ export class Random {
     for (let i = 0; i < 12; i++) this.bits();
   }
 
+  /** Where the generator stands, four whole numbers. */
+  getState(): number[] {
+    return [this.#a, this.#b, this.#c, this.#counter];
+  }
+
+  /** Goes on where {@linkcode Random.getState} was called. @throws {RangeError} If these are not four whole numbers of 32 bits. */
+  setState(state: readonly number[]): this {
+    if (!Array.isArray(state) || state.length !== 4 || state.some((it) => it !== (it | 0))) {
+      throw new RangeError(`Random: the state must be four whole numbers of 32 bits, got ${JSON.stringify(state)}`);
+    }
+    [this.#a, this.#b, this.#c, this.#counter] = state;
+    return this;
+  }
+
   /** 32 random bits. */
   bits(): number {
     const t = (this.#a + this.#b | 0) + this.#counter | 0;

@@ -4,6 +4,20 @@
  * @module
  */
 export { DataParallel, type DataParallelOptions } from "./data_parallel.ts";
+export { DistributedDataParallel, type DistributedDataParallelOptions, type JoinOptions } from "./ddp/mod.ts";
+export type { GradBucket } from "./ddp/buckets.ts";
+export { allReduceHook, bf16CompressHook, type BucketReduction, type CommHook, fp16CompressHook } from "./ddp/comm_hooks.ts";
+export {
+  type CheckpointInfo,
+  type CheckpointState,
+  listCheckpoints,
+  loadCheckpoint,
+  type LoadCheckpointOptions,
+  type LoadedCheckpoint,
+  saveCheckpoint,
+  type SaveCheckpointOptions,
+} from "./checkpoint/mod.ts";
+export type { Stateful } from "./checkpoint/values.ts";
 export * as parallel from "./scatter.ts";
 export type { Join } from "./scatter.ts";
 export {

@@ -4,6 +4,7 @@
  * @module
  */
 import { DistributedError } from "../ffi/errors.ts";
+import { provideGroup } from "../nn/sync_batch_norm.ts";
 import type { ProcessGroup } from "./process_group.ts";
 import type { Store } from "./store.ts";
 
@@ -26,6 +27,8 @@ export interface World {
 }
 
 let world: World | null = null;
+
+provideGroup(() => world?.group ?? null);
 
 /** Sets or forgets the world. */
 export function setWorld(value: World | null): void {

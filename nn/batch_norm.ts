@@ -109,6 +109,18 @@ export abstract class BatchNorm extends ChannelNorm {
   /** Refuses an input of another rank or number of channels. */
   protected abstract checkShape(x: Tensor): void;
 
+  /** Refuses a batch that has no variance. */
+  protected checkBatch(x: Tensor): void {
+    if (!this.training || x.numel() !== this.numFeatures) return;
+    throw new ShapeError(
+      `${this.constructor.name}: expected more than 1 value per channel when training, got input size ${textOf(x.shape)}`,
+    );
+  }
+  /** What the layer computes. */
+  protected normalise(x: Tensor, runningMean: Tensor | null, runningVar: Tensor | null, options: ops.BatchNormOptions): Tensor {
+    return ops.batchNorm(x, runningMean, runningVar, options);
+  }
+
   /** Statistics of the batch in training mode (or without running ones), else the running ones. */
   override forward(x: Tensor): Tensor {
     return this.#run(x);
@@ -127,16 +139,11 @@ export abstract class BatchNorm extends ChannelNorm {
   #run(x: Tensor, fused?: FusedOptions): Tensor {
     this.checkShape(x);
     const { training, runningMean, runningVar, weight, bias, eps } = this;
-    if (training && x.numel() === this.numFeatures) {
-      // Before the batch is counted: a refused batch leaves no trace.
-      throw new ShapeError(
-        `${this.constructor.name}: expected more than 1 value per channel when training, got input size ${textOf(x.shape)}`,
-      );
-    }
+    this.checkBatch(x); // before the batch is counted: a refused batch leaves no trace
     // A share that depends on the number of batches is computed from it; else the kernel of the statistics counts on its way.
     const count = training ? this.numBatchesTracked : null;
     const momentum = this.momentum ?? (count === null ? 0 : 1 / noGrad(() => count.add_(1)).item());
-    return ops.batchNorm(x, runningMean, runningVar, {
+    return this.normalise(x, runningMean, runningVar, {
       weight,
       bias,
       training: training || runningMean === null,

@@ -16,6 +16,8 @@ export * from "./shuffle.ts";
 export * from "./upsampling.ts";
 export { GLU, LogSoftmax, PReLU, Softmax, Softmax2d, Softmin } from "./activation_dim.ts";
 export { BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d, ChannelNorm, type FusedOptions, type NormOptions } from "./batch_norm.ts";
+export { SyncBatchNorm, type SyncBatchNormOptions } from "./sync_batch_norm.ts";
+export type { StatisticsGroup } from "../ops/sync_batch_norm.ts";
 export {
   GroupNorm,
   InstanceNorm,

@@ -393,7 +393,8 @@ export class Module implements Disposable {
     for (const [name, value] of this.members()) if (value instanceof Module) yield* value.#stateTensors(`${prefix}${name}.`);
   }
   /**
-   * Copies the elements of a state dict into this module, converting dtypes and devices. Nothing is changed if anything does not fit.
+   * Copies the elements of a state dict into this module, converting dtypes and devices. Nothing is changed if anything does not fit. Names that all begin
+   * with `module.`, as those of a module that PyTorch wrapped for several devices, are taken without.
    *
    * @param state Tensors by name, as {@linkcode Module.stateDict} or a checkpoint reader returns them.
    * @param options.strict Refuse missing and unexpected names. Default `true`.

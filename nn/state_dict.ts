@@ -19,6 +19,15 @@ export interface LoadResult {
   readonly unexpectedKeys: string[];
 }
 
+const WRAPPED = "module.";
+
+/** Without the `module.` that PyTorch puts before all names when a module wrapped for several devices is saved, unless it is meant. */
+function withoutPrefix(state: ReadonlyMap<string, Tensor>, targets: ReadonlyMap<string, Tensor>): ReadonlyMap<string, Tensor> {
+  const wrapped = (names: Iterable<string>) => [...names].filter((it) => it.startsWith(WRAPPED)).length;
+  if (state.size === 0 || wrapped(state.keys()) < state.size || wrapped(targets.keys()) > 0) return state;
+  return new Map([...state].map(([name, x]) => [name.slice(WRAPPED.length), x]));
+}
+
 /** Copies `state` into `targets`, all of it or nothing. */
 export function loadInto(
   targets: ReadonlyMap<string, Tensor>,
@@ -29,7 +38,7 @@ export function loadInto(
   if (typeof state !== "object" || state === null) {
     throw new TypeError(`loadStateDict: the state must be an object or a Map of tensors, got ${state === null ? "null" : typeof state}`);
   }
-  const given: ReadonlyMap<string, Tensor> = state instanceof Map ? state : new Map(Object.entries(state));
+  const given = withoutPrefix(new Map<string, Tensor>(state instanceof Map ? state : Object.entries(state)), targets);
   for (const [key, value] of given) {
     if (!(value instanceof Tensor)) {
       throw new TypeError(`loadStateDict: "${key}" must be a tensor, got ${value === null ? "null" : typeof value}`);

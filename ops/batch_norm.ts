@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { record } from "../autograd/tape.ts";
+import { once, record } from "../autograd/tape.ts";
 import { DTypeError, ShapeError } from "../ffi/errors.ts";
 import { context } from "../tensor/context.ts";
 import type { DType } from "../tensor/dtype.ts";
@@ -74,8 +74,10 @@ export function ordered(x: Tensor, strides: Shape): Tensor {
 }
 
 /** Statistics that a batch is normalised with. */
-interface Statistics {
+export interface Statistics {
+  /** Mean of each channel. */
   readonly mean: Tensor;
+  /** 1 / sqrt(variance + eps) of each channel. */
   readonly invstd: Tensor;
 }
 
@@ -172,8 +174,59 @@ function runningStatistics(x: Tensor, runningMean: Tensor, runningVar: Tensor, e
  * ```
  */
 export function batchNorm(x: Tensor, runningMean: Tensor | null, runningVar: Tensor | null, options?: BatchNormOptions): Tensor {
+  const checked = checkArguments("batchNorm", x, runningMean, runningVar, options),
+    { means, variances, training, momentum, eps, batches } = checked;
+  const channels = x.shape[1], fromBatch = training || means === null;
+  if (fromBatch && x.numel() > 0 && x.numel() === channels) {
+    throw new ShapeError(`batchNorm: expected more than 1 value per channel when training, got input size ${textOf(x.shape)}`);
+  }
+  if (x.numel() === 0) {
+    if (training && batches !== null) batches.add_(1);
+    return emptyBatch(x, checked.weight, checked.bias, checked.residual);
+  }
+
+  const strides = normStrides(x), input = ordered(x, strides);
+  const statistics = fromBatch
+    ? batchStatistics(input, training ? means : null, training ? variances : null, training ? batches : null, momentum, eps)
+    : runningStatistics(x, means!, variances!, eps);
+  const y = normaliseAndRecord("batchNorm", x, input, statistics, checked, { fromBatch, count: x.numel() / channels, share: null });
+  if (input !== x) input.dispose();
+  return y;
+}
+
+/** What {@linkcode batchNorm} was given. */
+export interface BatchNormArguments {
+  /** Running mean. */
+  readonly means: Tensor | null;
+  /** Running variance. */
+  readonly variances: Tensor | null;
+  /** Factor of each channel. */
+  readonly weight: Tensor | null;
+  /** Summand of each channel. */
+  readonly bias: Tensor | null;
+  /** Added before the activation. */
+  readonly residual: Tensor | null;
+  /** Counts batches. */
+  readonly batches: Tensor | null;
+  /** Use the batch's statistics and update the running ones. */
+  readonly training: boolean;
+  /** Share of the batch in the running statistics. */
+  readonly momentum: number;
+  /** Added to the variance. */
+  readonly eps: number;
+  /** Apply a relu. */
+  readonly relu: boolean;
+}
+
+/** Refuses what does not fit together. */
+export function checkArguments(
+  name: string,
+  x: Tensor,
+  runningMean: Tensor | null,
+  runningVar: Tensor | null,
+  options: BatchNormOptions | undefined,
+): BatchNormArguments {
   const { training = false, momentum = 0.1, eps = 1e-5, activation = null } = options ?? {};
-  const name = "batchNorm";
   checkTensor(x, name, "the input");
   checkFloat(x, name);
   if (x.rank < 2) throw new ShapeError(`${name}: takes an input [N, C, ...] of at least 2 axes, got ${textOf(x.shape)}`);
@@ -195,21 +248,30 @@ export function batchNorm(x: Tensor, runningMean: Tensor | null, runningVar: Ten
       throw new DTypeError(`${name}: numBatchesTracked must be one int64, got ${batches.dtype} of shape ${textOf(batches.shape)}`);
     }
   }
-  const fromBatch = training || means === null;
-  if (fromBatch && x.numel() > 0 && x.numel() === channels) {
-    throw new ShapeError(`${name}: expected more than 1 value per channel when training, got input size ${textOf(x.shape)}`);
-  }
-  if (x.numel() === 0) {
-    if (training && batches !== null) batches.add_(1);
-    return emptyBatch(x, weight, bias, residual);
-  }
+  return { means, variances, weight, bias, residual, batches, training, momentum, eps, relu: activation === "relu" };
+}
 
-  const strides = normStrides(x), input = ordered(x, strides);
-  const { mean, invstd } = fromBatch
-    ? batchStatistics(input, training ? means : null, training ? variances : null, training ? batches : null, momentum, eps)
-    : runningStatistics(x, means!, variances!, eps);
-  const relu = activation === "relu";
-  const y = normalise(input, mean, invstd, weight, bias, residual, relu, strides);
+/** Whose statistics they are, and what backward makes of that. */
+export interface StatisticsSource {
+  /** They depend on the input. */
+  readonly fromBatch: boolean;
+  /** Values of each channel that they are of. */
+  readonly count: number;
+  /** Adds up the sums of backward over several processes; `null` for one. */
+  readonly share: ((total: Tensor, correlation: Tensor) => readonly [Tensor, Tensor]) | null;
+}
+
+/** Normalises `input`, which is `x` in the order of {@linkcode normStrides}, and records the derivative. Takes over the statistics. */
+export function normaliseAndRecord(
+  name: string,
+  x: Tensor,
+  input: Tensor,
+  statistics: Statistics,
+  { weight, bias, residual, relu, eps }: BatchNormArguments,
+  source: StatisticsSource,
+): Tensor {
+  const { mean, invstd } = statistics;
+  const y = normalise(input, mean, invstd, weight, bias, residual, relu, normStrides(x));
   const inputs = [x, weight, bias, residual];
   // The output is needed only where the relu's mask cannot be computed again from the input.
   const saved = [x, mean, invstd, ...(weight ? [weight] : []), ...(bias ? [bias] : []), ...(relu && residual ? [y] : [])];
@@ -224,12 +286,12 @@ export function batchNorm(x: Tensor, runningMean: Tensor | null, runningVar: Ten
       y: relu && residual ? kept[at++] : null,
       relu,
       residual: residual !== null,
-      fromBatch,
       eps,
+      ...source,
     };
-    return context().grad ? composedGradients(grad, state) : fusedGradients(grad, state, needs);
+    if (!context().grad) return fusedGradients(grad, state, needs);
+    return source.share === null ? composedGradients(grad, state) : once(name, [grad, ...inputs], fusedGradients(grad, state, needs));
   });
-  if (input !== x) input.dispose();
   mean.dispose();
   invstd.dispose();
   return y;
@@ -283,7 +345,7 @@ function normalise(
 }
 
 /** What backward has to work with. */
-interface State {
+interface State extends StatisticsSource {
   readonly x: Tensor;
   readonly mean: Tensor;
   readonly invstd: Tensor;
@@ -292,7 +354,6 @@ interface State {
   readonly y: Tensor | null;
   readonly relu: boolean;
   readonly residual: boolean;
-  readonly fromBatch: boolean;
   readonly eps: number;
 }
 
@@ -320,6 +381,7 @@ function fusedGradients(grad: Tensor, state: State, needs: readonly boolean[]): 
     ));
   let dx: Tensor | null = null;
   if (needs[0]) {
+    const [allTotal, allCorrelation] = state.share === null ? [total, correlation] : state.share(total, correlation);
     dx = emptyTensor(x.shape, x.dtype, device, strides);
     native(device, (lib, f) =>
       lib.dg_batch_norm_backward(
@@ -331,9 +393,9 @@ function fusedGradients(grad: Tensor, state: State, needs: readonly boolean[]): 
         f.put(invstd),
         f.put(weight),
         f.put(bias),
-        f.put(fromBatch ? total : null),
-        f.put(fromBatch ? correlation : null),
-        x.numel() / x.shape[1],
+        f.put(fromBatch ? allTotal : null),
+        f.put(fromBatch ? allCorrelation : null),
+        state.count,
         relu && masked === null ? 1 : 0,
       ));
   }

@@ -6,7 +6,7 @@
 import { bindOps } from "../tensor/tensor.ts";
 import * as self from "./mod.ts";
 
-export { backward, detach, grad, registerHook, retainGrad } from "../autograd/functional.ts";
+export { backward, detach, grad, registerHook, registerPostAccumulateGradHook, retainGrad } from "../autograd/functional.ts";
 export * from "./activation.ts";
 export * from "./arrange.ts";
 export { batchNorm, type BatchNormOptions, composedBatchNorm } from "./batch_norm.ts";

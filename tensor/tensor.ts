@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { GradHook, Node } from "../autograd/tape.ts";
+import type { GradHook, Node, PostAccumulateGradHook } from "../autograd/tape.ts";
 import type { Device, DeviceLike } from "../ffi/device.ts";
 import { AutogradError, DisposedError, ShapeError } from "../ffi/errors.ts";
 import { transferred } from "../ffi/frame.ts";
@@ -76,6 +76,8 @@ export class Tensor implements Disposable {
   viewOf: Tensor | null = null;
   /** Hooks of a leaf; those of other tensors are with their node. */
   hooks: Set<GradHook> | null = null;
+  /** Hooks of a leaf that see its whole gradient. */
+  accumulateHooks: Set<PostAccumulateGradHook> | null = null;
   #requiresGrad = false;
   #dense: boolean | undefined;
 
@@ -300,6 +302,25 @@ export class Tensor implements Disposable {
    */
   registerHook(hook: GradHook): { remove(): void } {
     return ops.registerHook(this, hook);
+  }
+  /**
+   * Calls `hook` with this leaf whenever a backward pass has added all of its gradient to `grad`: once a pass, however often the leaf was used.
+   *
+   * @returns A handle that removes the hook.
+   * @throws {AutogradError} If this tensor is not a leaf, or requires no gradient.
+   *
+   * @example
+   * ```ts
+   * import { tensor } from "@dinograd/dinograd";
+   * import { assertEquals } from "@std/assert";
+   * const x = tensor([1, 2], { requiresGrad: true }), seen: unknown[] = [];
+   * x.registerPostAccumulateGradHook((leaf) => void seen.push(leaf.grad!.tolist()));
+   * x.mul(x).sum().backward();
+   * assertEquals(seen, [[2, 4]]);
+   * ```
+   */
+  registerPostAccumulateGradHook(hook: PostAccumulateGradHook): { remove(): void } {
+    return ops.registerPostAccumulateGradHook(this, hook);
   }
 
   // ---- reading

@@ -8,6 +8,7 @@ import {
   isGradEnabled,
   noGrad,
   ones,
+  registerPostAccumulateGradHook,
   ShapeError,
   type Tensor,
   tensor,
@@ -112,6 +113,38 @@ test("registerHook() sees and replaces gradients of leaves and results, and can 
   x.registerHook(() => ones([5]));
   assertThrows(() => x.mul(2).sum().backward(), ShapeError, "a hook returned [5] for a gradient of [2]");
   clear(x);
+});
+
+test("registerPostAccumulateGradHook() sees the whole gradient once a pass", () => {
+  const x = leaf([1, 2]), unused = leaf([1]), seen: unknown[] = [];
+  const handle = x.registerPostAccumulateGradHook((it) => void seen.push(it === x && it.grad!.tolist()));
+  unused.registerPostAccumulateGradHook(() => void seen.push("unused"));
+  x.mul(x).add(x.mul(3)).sum().backward();
+  assertEquals(seen, [[5, 7]]);
+  x.sum().backward();
+  assertEquals(seen[1], [6, 8]);
+  // A branch that is in the graph but gets no gradient is waited for, too.
+  const [first, second] = x.mul(2).split(1);
+  first.add(x.select(0, 0)).sum().backward();
+  assertEquals(seen[2], [9, 8]);
+  second.dispose();
+  grad(x.mul(2).sum(), [x]);
+  assertEquals(seen.length, 3);
+  handle.remove();
+  x.sum().backward();
+  assertEquals([seen.length, x.accumulateHooks], [3, null]);
+  const one = leaf([1]);
+  one.registerPostAccumulateGradHook((it) => void seen.push(it.grad!.item()));
+  one.backward();
+  assertEquals(seen[3], 1);
+  one.registerPostAccumulateGradHook(() => {
+    throw new RangeError("from a hook");
+  });
+  assertThrows(() => one.mul(2).sum().backward(), RangeError, "from a hook");
+  assertThrows(() => registerPostAccumulateGradHook(x.mul(2), () => {}), AutogradError, "only leaves accumulate gradients");
+  assertThrows(() => tensor([1]).registerPostAccumulateGradHook(() => {}), AutogradError, "does not require a gradient");
+  assertThrows(() => x.registerPostAccumulateGradHook(3 as never), TypeError, "must be a function");
+  clear(x, one);
 });
 
 test("registerHook() may keep the gradient it is shown", () => {

@@ -51,6 +51,29 @@ Deno.test("examples/mnist trains, writes its results and predicts the same in a 
   await Deno.remove(folder, { recursive: true });
 });
 
+Deno.test("examples/mnist trains on two ranks as on one, and predicts the same afterwards", async () => {
+  const folder = await Deno.makeTempDir(), random = new Random(1), here = (name: string) => new URL(`../${name}`, import.meta.url).pathname;
+  await writeDigits(folder, "train", 200, random);
+  await writeDigits(folder, "t10k", 41, random);
+  const launch = async (...args: string[]) => {
+    const all = ["run", "-A", "--no-check", here("distributed/launch.ts"), "--nproc-per-node", "2", "--deno-args", "-A --no-check"];
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args: [...all, here("examples/mnist/train.ts"), ...args] })
+      .output();
+    return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
+  };
+  const { code, out, err } = await launch("--data", folder, "--epochs", "1", "--batch-size", "50", "--width", "4", "--out", `${folder}/a`);
+  assertEquals(code, 0, err);
+  assertStringIncludes(out, "[rank 0] 200 training and 41 test pictures, 2294 parameters, 4 steps on 2 ranks");
+  assert(!out.includes("[rank 1]"), out);
+  const accuracy = out.trim().split("\n").at(-1)!.replace("[rank 0] ", "");
+  const predicted = await run("predict", "--data", folder, "--model", `${folder}/a/model.safetensors`);
+  assertEquals(predicted.out.trim(), accuracy, predicted.err);
+  const refused = await launch("--data", folder, "--batch-size", "51");
+  assertEquals(refused.code, 2);
+  assertStringIncludes(refused.err, "--batch-size must divide by the number of ranks 2, got 51");
+  await Deno.remove(folder, { recursive: true });
+});
+
 Deno.test("examples/mnist answers bad options", async () => {
   for (
     const [program, args, text] of [

@@ -33,6 +33,12 @@ function quietly(fn: () => Tensor): Tensor {
   return withContext({ grad: false }, () => scope(fn));
 }
 
+/** Where the random numbers of a transform stand. */
+export interface RandomTransformState {
+  /** The state of its generator. */
+  random: number[];
+}
+
 /** Random numbers of a transform: by seed, and by worker and epoch in the workers of a loader. */
 export abstract class RandomTransform {
   readonly #seed: number;
@@ -47,6 +53,14 @@ export abstract class RandomTransform {
   protected get random(): Random {
     const worker = workerInfo();
     return this.#random ??= worker === null ? new Random(this.#seed) : new Random(this.#seed, worker.seed, worker.epoch, worker.id);
+  }
+  /** Where its random numbers stand, for checkpoints. */
+  stateDict(): RandomTransformState {
+    return { random: this.random.getState() };
+  }
+  /** Goes on where {@linkcode RandomTransform.stateDict} was called. @throws {RangeError} If that was not it. */
+  loadStateDict(state: RandomTransformState): void {
+    this.random.setState(state?.random);
   }
 }
 
@@ -65,6 +79,17 @@ export class Compose implements Transform {
   /** The input changed by all. */
   call(x: Tensor): Tensor {
     return quietly(() => this.#transforms.reduce((y, transform) => transform.call(y), x));
+  }
+  /** The states of the random transforms inside, by position. */
+  stateDict(): Record<string, unknown> {
+    const entries = [...this.#transforms.entries()].filter(([, it]) => it instanceof RandomTransform || it instanceof Compose);
+    return Object.fromEntries(entries.map(([i, it]) => [i, (it as RandomTransform | Compose).stateDict()]));
+  }
+  /** Goes on where {@linkcode Compose.stateDict} was called. @throws {RangeError} If the transforms were others. */
+  loadStateDict(state: Record<string, unknown>): void {
+    const own = Object.keys(this.stateDict()).join(", "), given = Object.keys(state ?? {}).join(", ");
+    if (own !== given) throw new RangeError(`Compose: the state is that of random transforms at [${given}], here they are at [${own}]`);
+    for (const [i, it] of Object.entries(state)) (this.#transforms[Number(i)] as RandomTransform | Compose).loadStateDict(it as never);
   }
 }
 

@@ -1,5 +1,5 @@
 /** Accuracy of a model on a dataset. */
-import { DataLoader, nn, noGrad, scope, type Tensor, type TensorDataset } from "@dinograd/dinograd";
+import { DataLoader, distributed, nn, noGrad, scope, type Tensor, type TensorDataset } from "@dinograd/dinograd";
 import { prepare } from "./data.ts";
 
 /** What {@linkcode evaluate} finds. */
@@ -12,14 +12,20 @@ export interface Evaluation {
   wrong: { index: number; label: number; predicted: number }[];
 }
 
-/** Evaluates `model` in eval mode, where BatchNorm uses its running statistics, so that no result depends on the batch. */
+/**
+ * Evaluates `model` in eval mode, where BatchNorm uses its running statistics, so that no result depends on the batch. With a process group each rank
+ * evaluates its part, and all get the whole result.
+ */
 export async function evaluate(model: nn.Module, dataset: TensorDataset<[Tensor, Tensor]>): Promise<Evaluation> {
   const training = model.training;
   const [{ device }] = model.parameters();
   model.eval();
   const wrong: Evaluation["wrong"] = [];
+  const parallel = distributed.isInitialized();
+  const share = parallel ? { numReplicas: distributed.getWorldSize(), rank: distributed.getRank() } : { numReplicas: 1, rank: 0 };
+  const sampler = new distributed.DistributedEvaluationSampler(dataset, share);
   let at = 0, loss = 0;
-  for await (const [pictures, labels] of new DataLoader(dataset, { batchSize: 500 })) {
+  for await (const [pictures, labels] of new DataLoader(dataset, { batchSize: 500, sampler })) {
     const { predicted, sum } = scope(() =>
       noGrad(() => {
         const logits = (model as nn.Layer).call(prepare.call(pictures.to(device))) as Tensor;
@@ -28,7 +34,7 @@ export async function evaluate(model: nn.Module, dataset: TensorDataset<[Tensor,
       })
     );
     (labels.tolist() as number[]).forEach((label, i) => {
-      if (label !== predicted[i]) wrong.push({ index: at + i, label, predicted: predicted[i] });
+      if (label !== predicted[i]) wrong.push({ index: (at + i) * share.numReplicas + share.rank, label, predicted: predicted[i] });
     });
     at += predicted.length;
     loss += sum;
@@ -36,5 +42,7 @@ export async function evaluate(model: nn.Module, dataset: TensorDataset<[Tensor,
     labels.dispose();
   }
   model.train(training);
-  return { accuracy: (at - wrong.length) / at, loss: loss / at, wrong };
+  const parts = parallel ? await distributed.allGatherObject({ at, loss, wrong }) : [{ at, loss, wrong }];
+  const all = parts.flatMap((it) => it.wrong).sort((a, b) => a.index - b.index), count = parts.reduce((sum, it) => sum + it.at, 0);
+  return { accuracy: (count - all.length) / count, loss: parts.reduce((sum, it) => sum + it.loss, 0) / count, wrong: all };
 }

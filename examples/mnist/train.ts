@@ -1,8 +1,13 @@
-/** Trains a small convolutional network on MNIST and writes a checkpoint, a learning curve and the digits it gets wrong. */
+/**
+ * Trains a small convolutional network on MNIST and writes a checkpoint, a learning curve and the digits it gets wrong.
+ *
+ * Started by the launcher (`deno task demo`), the ranks share each batch; started by itself, it is one process.
+ */
 import {
   DataLoader,
   device as deviceOf,
   type DeviceLike,
+  distributed,
   lineChart,
   makeGrid,
   manualSeed,
@@ -19,12 +24,12 @@ import {
 import { mnistFolder, prepare } from "./data.ts";
 import { evaluate } from "./evaluate.ts";
 import { DigitNet } from "./model.ts";
-import { readOptions } from "./options.ts";
+import { readOptions, refuse } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 const { numbers, texts } = readOptions("Trains on MNIST: deno task demo [options]", {
   epochs: { help: "passes through the training pictures", default: 3, least: 1 },
-  "batch-size": { help: "pictures in a step", default: 128, least: 2 },
+  "batch-size": { help: "pictures in a step, on all ranks together", default: 128, least: 2 },
   lr: { help: "highest learning rate", default: 0.01, least: 0, whole: false },
   width: { help: "channels of the first convolution", default: 16, least: 1 },
   seed: { help: "seed of weights, order and augmentation", default: 1, least: 0 },
@@ -38,24 +43,42 @@ const { numbers, texts } = readOptions("Trains on MNIST: deno task demo [options
   },
 });
 
+const parallel = Deno.env.has("RANK");
+if (parallel) await distributed.initProcessGroup();
+const rank = parallel ? distributed.getRank() : 0,
+  ranks = parallel ? distributed.getWorldSize() : 1,
+  device = deviceOf(texts.device as DeviceLike);
+const share = numbers["batch-size"] / ranks;
+if (!Number.isInteger(share)) refuse(`--batch-size must divide by the number of ranks ${ranks}, got ${numbers["batch-size"]}`);
+if (ranks > 1 && device.type !== "cpu") refuse(`several ranks train on CPUs here, got --device ${texts.device}: use deno task demo:single`);
+
+// One rank after the other on a machine: the first fetches the pictures.
+const first = Deno.env.get("LOCAL_RANK") === "0";
+if (parallel && !first) distributed.barrier();
 const folder = texts.data || await mnistFolder();
+if (parallel && first) distributed.barrier();
 const all = await mnist(folder), test = await mnist(folder, { train: false });
 const train = numbers.limit > 0 ? new Subset(all, Array(Math.min(numbers.limit, all.length)).keys()) : all;
 
 manualSeed(numbers.seed);
-const device = deviceOf(texts.device as DeviceLike);
-const model = new DigitNet(numbers.width).to(device);
+const net = new DigitNet(numbers.width).to(device);
+const model = ranks > 1
+  ? new distributed.DistributedDataParallel(nn.SyncBatchNorm.convertSyncBatchNorm(net), { broadcastBuffers: false })
+  : net;
 const parameters = [...model.parameters()];
 const optimizer = new optim.AdamW(parameters, { lr: numbers.lr, weightDecay: 0.01 });
-const loader = new DataLoader(train, { batchSize: numbers["batch-size"], shuffle: true, seed: numbers.seed, dropLast: true });
+const sampler = new distributed.DistributedSampler(train, { numReplicas: ranks, rank, seed: numbers.seed, dropLast: true });
+const loader = new DataLoader(train, { batchSize: share, sampler, dropLast: true });
 const totalSteps = numbers.epochs * loader.length;
 const schedule = new optim.OneCycleLR(optimizer, { maxLr: numbers.lr, totalSteps });
 const criterion = new nn.CrossEntropyLoss();
-const shift = new RandomCrop(28, { padding: 2, seed: numbers.seed });
-console.log(
-  `${train.length} training and ${test.length} test pictures, ${
-    parameters.reduce((sum, p) => sum + p.numel(), 0)
-  } parameters, ${totalSteps} steps`,
+const shift = new RandomCrop(28, { padding: 2, seed: numbers.seed + rank });
+const say = (text: string) => rank === 0 && console.log(text);
+const count = parameters.reduce((sum, p) => sum + p.numel(), 0);
+say(
+  `${train.length} training and ${test.length} test pictures, ${count} parameters, ${totalSteps} steps${
+    ranks > 1 ? ` on ${ranks} ranks` : ""
+  }`,
 );
 
 const started = performance.now();
@@ -77,19 +100,27 @@ for (let epoch = 0; epoch < numbers.epochs; epoch++) {
     labels.dispose();
     losses.push(loss);
     recent = Number.isNaN(recent) ? loss : 0.95 * recent + 0.05 * loss;
-    progress.show(losses.length * numbers["batch-size"], recent);
+    if (rank === 0) progress.show(losses.length * numbers["batch-size"], recent);
   }
   evaluation = await evaluate(model, test);
   accuracies.push(evaluation.accuracy);
   accuracySteps.push(losses.length);
-  console.log(`epoch ${epoch + 1}: test accuracy ${evaluation.accuracy.toFixed(4)}, test loss ${evaluation.loss.toFixed(4)}`);
+  say(`epoch ${epoch + 1}: test accuracy ${evaluation.accuracy.toFixed(4)}, test loss ${evaluation.loss.toFixed(4)}`);
 }
 const { accuracy, wrong } = evaluation!;
+if (parallel) {
+  // Each rank has the losses of its part of the batches.
+  const mean = tensor(losses, { dtype: "float64" });
+  distributed.allReduce(mean, { op: "average" });
+  losses.splice(0, losses.length, ...mean.data() as Float64Array);
+  await distributed.destroyProcessGroup();
+}
+if (rank > 0) Deno.exit();
 console.log(`trained in ${((performance.now() - started) / 1000).toFixed(1)} s`);
 
 await Deno.mkdir(texts.out, { recursive: true });
 const checkpoint = `${texts.out}/model.safetensors`;
-await saveSafetensors(checkpoint, model.stateDict(), { metadata: { width: String(numbers.width), accuracy: String(accuracy) } });
+await saveSafetensors(checkpoint, net.stateDict(), { metadata: { width: String(numbers.width), accuracy: String(accuracy) } });
 
 const steps = losses.map((_, i) => i + 1);
 let mean = 0;

@@ -54,6 +54,11 @@ export class Rank {
     }
   }
 
+  /** What it has written so far. */
+  get lines(): readonly Line[] {
+    return this.#lines;
+  }
+
   /** Sends a signal. */
   kill(signal: Deno.Signal): void {
     this.#child.kill(signal);

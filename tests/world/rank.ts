@@ -1,17 +1,24 @@
 /** A rank of a test's world: `rank.ts scenario rank size store backend`. */
 import { distributed } from "../../mod.ts";
 import { conformance } from "./conformance.ts";
+import * as ddp from "./ddp.ts";
 import * as faults from "./faults.ts";
 import { objects, subgroups } from "./groups.ts";
 import { messages } from "./messages.ts";
 import { misuse } from "./misuse.ts";
+import { resume, resumeSharded } from "./resume.ts";
+import { syncBatchNorm } from "./sync_batch_norm.ts";
 
 const scenarios: Record<string, (rank: number, size: number) => Promise<void>> = {
   conformance,
   messages,
   misuse,
   objects,
+  resume,
+  resumeSharded,
   subgroups,
+  syncBatchNorm,
+  ...ddp,
   ...faults,
 };
 
