@@ -12,9 +12,24 @@ export class Rank {
   readonly #waiting: (() => void)[] = [];
   readonly #reading: Promise<unknown>;
 
-  constructor(rank: number, size: number, scenario: string, store: string, backend: string) {
-    this.#child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", "--no-check", new URL("rank.ts", import.meta.url).href, scenario, String(rank), String(size), store, backend],
+  /** `through`: the command that runs the rank's own, if any. */
+  constructor(rank: number, size: number, scenario: string, store: string, backend: string, through: readonly string[] = []) {
+    const script = new URL("rank.ts", import.meta.url).href;
+    const [command, ...args] = [
+      ...through,
+      Deno.execPath(),
+      "run",
+      "-A",
+      "--no-check",
+      script,
+      scenario,
+      `${rank}`,
+      `${size}`,
+      store,
+      backend,
+    ];
+    this.#child = new Deno.Command(command, {
+      args,
       env: { NO_COLOR: "1", OMP_NUM_THREADS: "1" },
       stdout: "piped",
       stderr: "piped",
@@ -72,10 +87,16 @@ export class Rank {
   }
 }
 
-/** Runs `body` with the ranks of a world; none is left behind. */
-export async function withWorld(size: number, scenario: string, body: (ranks: Rank[]) => Promise<void>, backend = "gloo"): Promise<void> {
+/** Runs `body` with the ranks of a world, each through a command of its own if that is given; none is left behind. */
+export async function withWorld(
+  size: number,
+  scenario: string,
+  body: (ranks: Rank[]) => Promise<void>,
+  backend = "gloo",
+  through: readonly (readonly string[])[] = [],
+): Promise<void> {
   const folder = await Deno.makeTempDir({ prefix: "dinograd_world_" });
-  const ranks = Array.from({ length: size }, (_, rank) => new Rank(rank, size, scenario, `${folder}/store`, backend));
+  const ranks = Array.from({ length: size }, (_, rank) => new Rank(rank, size, scenario, `${folder}/store`, backend, through[rank]));
   try {
     await body(ranks);
   } finally {
