@@ -147,6 +147,21 @@ void launch_planes(const char* name, const Op& op, int64_t outer, int64_t channe
          counters());
 }
 
+// State and total of a plain sum.
+template <class C>
+struct SumState {
+  C value;
+  friend __device__ SumState merge(const SumState& a, const SumState& b) { return {a.value + b.value}; }
+};
+struct SumTotal {
+  double value;
+  SumTotal() = default;
+  template <class C>
+  __device__ explicit SumTotal(const SumState<C>& s) : value(double(s.value)) {}
+  __device__ explicit SumTotal(double v) : value(v) {}
+  friend __device__ SumTotal merge(const SumTotal& a, const SumTotal& b) { return SumTotal(a.value + b.value); }
+};
+
 // Two sums of a column, in C and (blocks added) in double.
 template <class C>
 struct Sums {

@@ -58,17 +58,8 @@ bool pointwise_weight(const ConvShape& s, const Tensor& dw, const Tensor& dy, co
 // db = sum of dy over positions.
 template <class T, class C>
 struct BiasGradient {
-  struct State {
-    C value;
-    friend __device__ State merge(const State& a, const State& b) { return {a.value + b.value}; }
-  };
-  struct Total {
-    double value;
-    Total() = default;
-    __device__ explicit Total(const State& s) : value(double(s.value)) {}
-    __device__ explicit Total(double v) : value(v) {}
-    friend __device__ Total merge(const Total& a, const Total& b) { return Total(a.value + b.value); }
-  };
+  using State = SumState<C>;
+  using Total = SumTotal;
   struct Column {};
   const T* dy;
   int64_t row_step;  // 0: `column` is the position in memory

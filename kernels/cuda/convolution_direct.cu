@@ -102,17 +102,8 @@ __global__ void __launch_bounds__(kDirect, 4) backward_input(const __grid_consta
 // Columns: [tap][channel of the group][filter].
 template <class T, class C>
 struct WeightGradient {
-  struct State {
-    C value;
-    friend __device__ State merge(const State& a, const State& b) { return {a.value + b.value}; }
-  };
-  struct Total {
-    double value;
-    Total() = default;
-    __device__ explicit Total(const State& s) : value(double(s.value)) {}
-    __device__ explicit Total(double v) : value(v) {}
-    friend __device__ Total merge(const Total& a, const Total& b) { return Total(a.value + b.value); }
-  };
+  using State = SumState<C>;
+  using Total = SumTotal;
   struct Column {
     const T *dy, *x;
     int64_t at[3];
