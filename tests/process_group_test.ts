@@ -13,6 +13,7 @@ for (const backend of backends) {
   }
   Deno.test(`messages between ranks [${backend}]`, () => runWorld(3, "messages", backend));
   Deno.test(`sub-groups [${backend}]`, () => runWorld(3, "subgroups", backend));
+  Deno.test(`a rank that leaves takes nothing along [${backend}]`, () => runWorld(3, "leavingInTurn", backend));
   Deno.test(`collectives of objects [${backend}]`, () => runWorld(3, "objects", backend));
   Deno.test(`misuse, mismatches and time-outs are named [${backend}]`, () => runWorld(2, "misuse", backend));
 

@@ -16,7 +16,7 @@ struct Event {
 };
 
 std::mutex mutex;
-std::map<uint32_t, Event> events;
+std::map<uint32_t, Event>& events = *new std::map<uint32_t, Event>;  // never destroyed: calls may come during process exit
 uint32_t next_event = 1;
 
 Event& event_at(uint32_t id, const char* op) {

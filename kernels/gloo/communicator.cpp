@@ -7,6 +7,8 @@
 namespace dg::comm {
 namespace {
 
+constexpr milliseconds kLinger(1000);  // what ranks that are behind are given to finish before this one ends its connections
+
 // What is sent ahead of a message, on a slot of its own: messages that differ in it do not meet, and this tells why.
 struct Header {
   int64_t numel = 0;
@@ -118,7 +120,10 @@ void Communicator::run_in_order() {
   changed_.notify_all();
   changed_.wait(lock, [&] { return threads_ == 1; });
   lock.unlock();
-  mesh_->farewell();
+  if (ready_) {
+    mesh_->farewell();
+    mesh_->linger(kLinger);
+  }
   agreement_.reset();
   mesh_.reset();
   lock.lock();
@@ -157,7 +162,7 @@ void Communicator::close() {
     return;
   }
   changed_.notify_all();
-  changed_.wait_for(lock, std::chrono::seconds(1), [&] { return finished_; });
+  changed_.wait_for(lock, kLinger + milliseconds(500), [&] { return finished_; });
 }
 
 void Communicator::abort(const std::string& text) {

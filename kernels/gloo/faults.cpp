@@ -49,6 +49,18 @@ void Mesh::farewell() {
   tell(report);
 }
 
+void Mesh::linger(milliseconds most) {
+  const auto deadline = Clock::now() + most;
+  for (int i = 0; i < size && !broken(); i++) {
+    const auto gone = [&] {
+      poll();
+      std::lock_guard<std::mutex> lock(mutex_);
+      return i == rank || peers_[i].heard.kind == goodbye || links_->link(i).failed();
+    };
+    while (!gone() && !broken() && Clock::now() < deadline) std::this_thread::sleep_for(milliseconds(1));
+  }
+}
+
 void Mesh::hang_up() {
   for (int i = 0; i < size; i++)
     if (i != rank) links_->link(i).hang_up();

@@ -148,6 +148,8 @@ class Mesh {
   void close();
   bool closing() const { return closing_.load(); }
   void farewell();
+  // After that: keeps the connections until the others leave, too. One that is closed with something unread takes along what it has delivered.
+  void linger(milliseconds most);
   // Ends the connections of a group that has failed: what still comes in has nowhere to go.
   void hang_up();
 

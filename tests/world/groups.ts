@@ -1,6 +1,6 @@
 /** Sub-groups and collectives of objects. */
 import { assertEquals, assertRejects } from "@std/assert";
-import { distributed, DistributedError, tensor } from "../../mod.ts";
+import { distributed, DistributedError, tensor, zeros } from "../../mod.ts";
 
 export async function subgroups(rank: number, size: number): Promise<void> {
   const even = await distributed.newGroup([0, 2]),
@@ -31,6 +31,16 @@ export async function subgroups(rank: number, size: number): Promise<void> {
   distributed.allReduce(tensor([1]));
   await distributed.destroyProcessGroup(backwards!);
   distributed.barrier();
+}
+
+/** A rank that is done leaves; what it has sent still reaches those that are not. */
+export async function leavingInTurn(): Promise<void> {
+  for (let i = 0; i < 40; i++) {
+    const group = (await distributed.newGroup())!, x = zeros([[16, 252, 4000, 20000][i % 4]]);
+    for (let k = 0; k < 3; k++) group.allReduce(x, { op: "max" }).wait();
+    await group.close();
+    distributed.barrier();
+  }
 }
 
 export async function objects(rank: number, size: number): Promise<void> {

@@ -3,7 +3,7 @@ import { distributed } from "../../mod.ts";
 import { conformance } from "./conformance.ts";
 import * as ddp from "./ddp.ts";
 import * as faults from "./faults.ts";
-import { objects, subgroups } from "./groups.ts";
+import { leavingInTurn, objects, subgroups } from "./groups.ts";
 import { messages } from "./messages.ts";
 import { misuse } from "./misuse.ts";
 import { resume, resumeSharded } from "./resume.ts";
@@ -11,6 +11,7 @@ import { syncBatchNorm } from "./sync_batch_norm.ts";
 
 const scenarios: Record<string, (rank: number, size: number) => Promise<void>> = {
   conformance,
+  leavingInTurn,
   messages,
   misuse,
   objects,
