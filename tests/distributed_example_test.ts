@@ -19,3 +19,13 @@ Deno.test("examples/distributed trains on two ranks and goes on from its checkpo
   assertMatch(String(accuracy > 0.9), /true/, second.out + second.err);
   await Deno.remove(folder, { recursive: true });
 });
+
+Deno.test("examples/ddp_quickstart.ts fits the same line on every rank, on one rank and on two", async () => {
+  const script = path("examples/ddp_quickstart.ts"), line = /rank \d: (weight .*)/g;
+  const { code, out, err } = await launch(script);
+  assertEquals(code, 0, err);
+  const found = [...out.matchAll(line)].map((it) => it[1]);
+  assertEquals(found, ["weight 1.000 1.000 1.000, bias 0.500", "weight 1.000 1.000 1.000, bias 0.500"]);
+  const alone = await new Deno.Command(Deno.execPath(), { args: ["run", "-A", "--no-check", script] }).output();
+  assertStringIncludes(new TextDecoder().decode(alone.stdout), "rank 0: weight 1.000 1.000 1.000, bias 0.500");
+});
