@@ -1,12 +1,14 @@
 /**
- * `deno run -A benchmarks/ddp.ts [--rounds=9] [--size=64] [--batch=8]`: what DistributedDataParallel costs and hides, with ResNet-18 on two ranks of one
- * thread. All ways take turns in one run; medians of their step times, and ratios.
+ * `deno run -A benchmarks/ddp.ts [--rounds=9] [--size=32] [--batch=16] [--python=python3]`: what DistributedDataParallel costs and hides, with ResNet-18 (the
+ * form for small pictures) on two ranks of one thread, and PyTorch's with the same model if `--python` has it. All ways take turns in one run; medians of their
+ * step times, and ratios.
  *
  * @module
  */
 import { parseArgs } from "@std/cli";
 import { distributed, nn, noGrad, optim, randn, scope, setThreads, type Tensor, zeros } from "../mod.ts";
 import { resnet18 } from "../vision/mod.ts";
+import { PyTorch } from "./pytorch.ts";
 
 /** Step times of a rank in milliseconds. */
 interface Times {
@@ -18,15 +20,17 @@ interface Work {
   rounds: number;
   size: number;
   batch: number;
+  python: string | null;
+  port: number;
 }
 
 const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
 /** Runs in each rank. */
-export async function measure(rank: number, { rounds, size, batch }: Work): Promise<Times> {
+export async function measure(rank: number, { rounds, size, batch, python, port }: Work): Promise<Times> {
   await distributed.initProcessGroup();
   const make = () => {
-    const model = resnet18({ numClasses: 10 });
+    const model = resnet18({ numClasses: 10, cifar: true });
     return { model, optimizer: new optim.SGD(model.parameters(), { lr: 0.01, momentum: 0.9 }) };
   };
   const step = (model: nn.Module, optimizer: optim.AnyOptimizer, x: Tensor) =>
@@ -62,12 +66,15 @@ export async function measure(rank: number, { rounds, size, batch }: Work): Prom
     (times[way] ??= []).push(performance.now() - start);
     distributed.barrier();
   };
+  const torch = python === null ? null : new PyTorch(python, "pytorch_ddp.py", [rank, port, batch, size].map(String), 1);
+  await torch?.line();
   for (let round = -2; round < rounds; round++) {
     if (round === 0) { for (const way of Object.keys(times)) times[way] = []; }
     time("plain, both ranks", () => step(plain.model, plain.optimizer, x));
     exposed = 0;
     time("DDP on 2 ranks", () => step(ddp, both.optimizer, x));
     (times["all-reduce waited for"] ??= []).push(exposed);
+    if (torch !== null) (times["PyTorch's DDP on 2 ranks"] ??= []).push(Number((await torch.ask({})).ms));
     time("DDP and SyncBatchNorm", () => step(synchronised, synced.optimizer, x));
     time("all-reduce alone", () => noGrad(() => distributed.allReduce(flat)));
     time("plain, one rank", () => rank === 0 && step(plain.model, plain.optimizer, x));
@@ -79,13 +86,20 @@ export async function measure(rank: number, { rounds, size, batch }: Work): Prom
       setThreads(1);
     });
   }
+  await torch?.close();
   await distributed.destroyProcessGroup();
   return times;
 }
 
 if (import.meta.main) {
-  const options = parseArgs(Deno.args, { string: ["rounds", "size", "batch"], default: { rounds: "9", size: "64", batch: "8" } });
-  const work: Work = { rounds: Number(options.rounds), size: Number(options.size), batch: Number(options.batch) };
+  const options = parseArgs(Deno.args, {
+    string: ["rounds", "size", "batch", "python"],
+    default: { rounds: "9", size: "32", batch: "16" },
+  });
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 }), { port } = listener.addr as Deno.NetAddr;
+  listener.close();
+  const python = typeof options.python === "string" ? options.python : null;
+  const work: Work = { rounds: Number(options.rounds), size: Number(options.size), batch: Number(options.batch), python, port };
   const [times] = await distributed.spawn<Times>(import.meta.url, {
     nprocs: 2,
     name: "measure",
@@ -99,6 +113,7 @@ if (import.meta.main) {
   console.log(`DDP on 2 ranks / two that share nothing:    ${ratio("DDP on 2 ranks", "plain, both ranks")}`);
   console.log(`with SyncBatchNorm / without:               ${ratio("DDP and SyncBatchNorm", "DDP on 2 ranks")}`);
   console.log(`2 ranks of 1 thread / 1 rank of 2 threads:  ${ratio("DDP on 2 ranks", "one rank, 2 threads, both batches")}`);
+  if (python !== null) console.log(`DDP on 2 ranks / PyTorch's:                 ${ratio("DDP on 2 ranks", "PyTorch's DDP on 2 ranks")}`);
   const hidden = median(times["all-reduce alone"].map((it, i) => 1 - times["all-reduce waited for"][i] / it));
   console.log(`part of the all-reduce that backward hides: ${(100 * hidden).toFixed(0)} %`);
 }

@@ -9,6 +9,7 @@
 import { parseArgs } from "@std/cli";
 import { memory, saveSafetensors, setThreads, type Tensor } from "../mod.ts";
 
+import { PyTorch } from "./pytorch.ts";
 import { type Row, rows } from "./rows.ts";
 
 const options = parseArgs(Deno.args, {
@@ -23,51 +24,9 @@ function median(values: readonly number[]): number {
   return sorted[Math.floor(sorted.length / 2)];
 }
 
-/** The PyTorch process: a line to it, a line back. */
-class PyTorch {
-  readonly #child: Deno.ChildProcess;
-  readonly #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
-  readonly #reader: ReadableStreamDefaultReader<string>;
-  #rest = "";
-
-  constructor(python: string) {
-    this.#child = new Deno.Command(python, {
-      args: [new URL("pytorch.py", import.meta.url).pathname],
-      env: { BENCH_THREADS: String(threads), OMP_NUM_THREADS: String(threads) },
-      stdin: "piped",
-      stdout: "piped",
-      stderr: "null",
-    }).spawn();
-    this.#writer = this.#child.stdin.getWriter();
-    this.#reader = this.#child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  }
-
-  async line(): Promise<Record<string, unknown>> {
-    while (!this.#rest.includes("\n")) {
-      const { value, done } = await this.#reader.read();
-      if (done) throw new Error("the PyTorch process ended: is PyTorch installed for this Python?");
-      this.#rest += value;
-    }
-    const end = this.#rest.indexOf("\n"), line = this.#rest.slice(0, end);
-    this.#rest = this.#rest.slice(end + 1);
-    return JSON.parse(line);
-  }
-
-  async ask(command: Record<string, unknown>): Promise<Record<string, unknown>> {
-    await this.#writer.write(new TextEncoder().encode(JSON.stringify(command) + "\n"));
-    return await this.line();
-  }
-
-  async close(): Promise<void> {
-    await this.#writer.close();
-    await this.#reader.cancel();
-    await this.#child.status;
-  }
-}
-
 async function start(python: string): Promise<{ torch: PyTorch; version: string } | null> {
   try {
-    const torch = new PyTorch(python);
+    const torch = new PyTorch(python, "pytorch.py", [], threads);
     return { torch, version: String((await torch.line()).version) };
   } catch {
     return null;
