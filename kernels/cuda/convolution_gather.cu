@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) gather_product(co
   const int64_t group = job / g.phase_count, rows = g.batch * p.rows[0] * p.rows[1] * p.rows[2];
   if (row0 >= rows) return;
   const T* const source = g.source.data + group * g.channels * g.source.channel;
-  const T* const weight = g.weight + group * g.weight_group + column0 * g.weight_column;
+  const T* const weight = g.weight + group * g.weight_group + column0 * (along == Along::columns ? 1 : g.weight_column);
   const int columns = int(min(g.weight_columns - column0, int64_t(BN)));
 
   for (int i = thread; i < BM; i += threads) {
@@ -195,7 +195,8 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) gather_product(co
       loaded_b[r] = {};
       if (column >= columns || k >= (read == Read::flat ? terms : channels)) continue;
       if constexpr (read == Read::flat) loaded_b[r] = load<T, V>(weight + table[k].row * g.weight_channel + column);
-      else loaded_b[r] = load<T, V>(weight + weight_at + k * g.weight_channel + column * g.weight_column);
+      else if constexpr (along == Along::columns) loaded_b[r] = load<T, V>(weight + (weight_at + k * g.weight_channel + column));
+      else loaded_b[r] = load<T, V>(weight + (weight_at + k + column * g.weight_column));
     }
     channel0 += BK;
     if (read != Read::flat && channel0 >= channels) {

@@ -23,7 +23,8 @@ template <class T_, int BM_, int BN_, int BK_, int TM, int TN>
 struct FmaTile {
   using T = T_;
   using C = T;
-  static constexpr int BM = BM_, BN = BN_, BK = BK_, threads = BM / TM * (BN / TN), blocks = 512 / threads;  // blocks of a multiprocessor, at least
+  static constexpr int BM = BM_, BN = BN_, BK = BK_, threads = BM / TM * (BN / TN);
+  static constexpr int blocks = (sizeof(T) == 8 && threads < 128 ? 384 : 512) / threads;  // of a multiprocessor, at least; few doubles fit registers
   static constexpr int lda = BM + 4, ldb = BN + 4, ldc = BN + 4;
   static constexpr int a_size = BK * lda, b_size = BK * ldb;
   static __device__ int a_index(int m, int k) { return k * lda + m; }
