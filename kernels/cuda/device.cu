@@ -4,6 +4,7 @@
 #include <map>
 
 #include "launch.h"
+#include "streams.h"
 
 namespace dg {
 namespace {
@@ -97,6 +98,7 @@ void synchronise(const char* op) {
   check_cuda(cudaMemcpyAsync(&state.mirror, state.slot, sizeof(ReportSlot), cudaMemcpyDeviceToHost, stream), op);
   state.synchronisations++;
   check_cuda(cudaStreamSynchronize(stream), op);
+  raise_reported();
   if (!state.mirror.taken) return;
   const ReportSlot found = state.mirror;
   check_cuda(cudaMemsetAsync(state.slot, 0, sizeof(ReportSlot), stream), op);

@@ -86,6 +86,9 @@ std::string leaks();
 // Does `work`, a library call of that name, in stream order.
 using Work = std::function<void()>;
 cudaError_t enqueue(cudaStream_t stream, const char* name, Work work);
+// Work that takes time: `progress` is called, in stream order, until it returns true; what is behind it in the stream waits.
+using Progress = std::function<bool()>;
+cudaError_t enqueue_progress(cudaStream_t stream, Progress progress);
 
 template <class T>
 uint64_t to_bits(T value) {

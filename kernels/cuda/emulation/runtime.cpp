@@ -3,9 +3,11 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <deque>
+#include <thread>
 
 using namespace emulation;
 
@@ -13,6 +15,7 @@ struct CUevent_st {
   int device = 0;
   uint64_t recorded = 0, done = 0;
   double time = 0;
+  bool destroyed = false;  // goes when it has been passed
 };
 
 namespace {
@@ -21,6 +24,7 @@ struct Op {
   Work work;
   cudaEvent_t event = nullptr;  // with a generation: wait for it
   uint64_t generation = 0;
+  Progress progress = nullptr;  // asked again until it has ended
 };
 
 }  // namespace
@@ -41,6 +45,14 @@ struct CUstream_st {
 namespace {
 
 std::vector<cudaStream_t> streams;
+bool unloading = false;  // the process ends: threads that are still there find nothing to do
+
+struct AtExit {
+  ~AtExit() {
+    Lock lock(mutex);
+    unloading = true;
+  }
+};
 std::map<uintptr_t, size_t> pinned;
 
 bool runnable(cudaStream_t stream) {
@@ -49,23 +61,42 @@ bool runnable(cudaStream_t stream) {
   return !op.event || op.event->done >= op.generation;
 }
 
-void run_front(cudaStream_t stream) {
+// Does the first piece of work of a stream; false if that has not ended yet.
+bool run_front(cudaStream_t stream) {
+  if (stream->queue.front().progress && !stream->queue.front().progress()) return false;
   Op op = std::move(stream->queue.front());
   stream->queue.pop_front();
   if (op.work) op.work();
+  return true;
 }
 
-// Does one piece of waiting work of a random stream; false if there is none.
+// Does one piece of waiting work of a random stream; false if there is none that can be done now.
 bool step() {
+  if (unloading) return false;
   std::vector<cudaStream_t> able;
   for (cudaStream_t stream : streams)
     if (runnable(stream)) able.push_back(stream);
-  if (able.empty()) return false;
-  run_front(able[random_source()() % able.size()]);
+  while (!able.empty()) {
+    const auto it = able.begin() + ptrdiff_t(random_source()() % able.size());
+    if (run_front(*it)) return true;
+    able.erase(it);
+  }
+  return false;
+}
+
+// The same, and waits for work that takes time; false if none is under way.
+bool step_or_wait() {
+  if (step()) return true;
+  const auto under_way = [](cudaStream_t stream) { return runnable(stream) && stream->queue.front().progress; };
+  if (std::none_of(streams.begin(), streams.end(), under_way)) return false;
+  mutex.unlock();  // held once: by the function of the run time that waits
+  std::this_thread::sleep_for(std::chrono::microseconds(100));
+  mutex.lock();
   return true;
 }
 
 cudaError_t push(cudaStream_t stream, Op op) {
+  if (unloading) return cudaErrorCudartUnloading;
   if (!stream) return error(cudaErrorInvalidResourceHandle);
   if (stream->capture) {
     stream->capture->ops.push_back(std::move(op));
@@ -73,7 +104,7 @@ cudaError_t push(cudaStream_t stream, Op op) {
   }
   stream->queue.push_back(std::move(op));
   if (!settings().random_streams) {
-    while (runnable(stream)) run_front(stream);
+    while (runnable(stream) && run_front(stream)) continue;
   } else {
     while (random_source()() % 3 == 0 && step()) continue;
   }
@@ -87,11 +118,19 @@ cudaError_t drain(cudaStream_t stream) {
     return error(cudaErrorStreamCaptureUnsupported);
   }
   while (!stream->queue.empty())
-    if (!step()) return error(cudaErrorLaunchFailure);
+    if (!step_or_wait()) return error(cudaErrorLaunchFailure);
   return pending;
 }
 
 double now() { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Deletes an event that has been passed.
+void forget(cudaEvent_t event) {
+  for (cudaStream_t stream : streams)
+    for (Op& op : stream->queue)
+      if (op.event == event) op.event = nullptr;
+  delete event;
+}
 
 bool inside(const void* memory, size_t bytes) {
   const uintptr_t at = reinterpret_cast<uintptr_t>(memory);
@@ -133,6 +172,13 @@ void launch_call(cudaStream_t stream, Call call) {
 cudaError_t enqueue(cudaStream_t stream, const char*, Work work) {
   Lock lock(mutex);
   return push(stream, {std::move(work)});
+}
+
+cudaError_t enqueue_progress(cudaStream_t stream, Progress progress) {
+  Lock lock(mutex);
+  Op op;
+  op.progress = std::move(progress);
+  return push(stream, std::move(op));
 }
 
 void handed_out(void* memory, int64_t bytes, cudaStream_t stream) {
@@ -193,7 +239,7 @@ cudaError_t cudaGetDevice(int* device) {
 
 cudaError_t cudaDeviceSynchronize() {
   Lock lock(mutex);
-  for (cudaStream_t stream : streams)
+  for (cudaStream_t stream : std::vector(streams))
     if (stream->device == current && !stream->capture)
       if (const cudaError_t status = drain(stream)) return status;
   return pending;
@@ -237,7 +283,7 @@ cudaError_t cudaFree(void* memory) {
   Device& device = devices[device_of(at)];
   const auto it = device.segments.find(at);
   if (it == device.segments.end()) return error(cudaErrorInvalidValue);
-  for (cudaStream_t stream : streams)
+  for (cudaStream_t stream : std::vector(streams))
     if (!stream->capture) drain(stream);  // cudaFree waits for the device
   mark(at, it->second, kFreed);
   live.erase(at);
@@ -315,6 +361,7 @@ cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t 
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   Lock lock(mutex);
+  static AtExit before_the_globals;
   *stream = new CUstream_st;
   (*stream)->device = current;
   streams.push_back(*stream);
@@ -399,11 +446,9 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   Lock lock(mutex);
-  while (event->done < event->recorded && step()) continue;  // work that waits refers to it
-  for (cudaStream_t stream : streams)
-    for (Op& op : stream->queue)
-      if (op.event == event) op.event = nullptr;
-  delete event;
+  if (unloading) return cudaErrorCudartUnloading;
+  if (event->done < event->recorded) event->destroyed = true;
+  else forget(event);
   return cudaSuccess;
 }
 
@@ -414,19 +459,21 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return push(stream, {[=] {
     event->done = std::max(event->done, generation);
     event->time = now();
+    if (event->destroyed && event->done == event->recorded) forget(event);
   }});
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   Lock lock(mutex);
   while (event->done < event->recorded)
-    if (!step()) return error(cudaErrorLaunchFailure);
+    if (!step_or_wait()) return error(cudaErrorLaunchFailure);
   return pending;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   Lock lock(mutex);
   if (settings().random_streams) step();
+  else while (step()) continue;
   return event->done >= event->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 

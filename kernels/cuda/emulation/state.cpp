@@ -114,7 +114,7 @@ std::string leaks() {
   return list;
 }
 
-int current = 0;
+thread_local int current = 0;
 cudaError_t pending = cudaSuccess;
 std::string report_text;
 

@@ -74,7 +74,7 @@ inline bool all_allocated(const uint8_t* state, size_t bytes) {
 
 // ---- errors
 
-extern int current;          // the host's device
+extern thread_local int current;  // the device of a host thread
 extern cudaError_t pending;  // what cudaGetLastError will say
 extern std::string report_text;
 
