@@ -3,9 +3,11 @@
  *
  * @module
  */
+import type { DeviceLike } from "../ffi/device.ts";
 import { DistributedError } from "../ffi/errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { connectGloo, type Exchange, exchangeOver } from "./gloo.ts";
+import { type BackendName, chooseBackend } from "./backend.ts";
+import { connect, type Exchange, exchangeOver } from "./connect.ts";
 import { type CollectiveOptions, DEFAULT_TIMEOUT, type MessageOptions, type ProcessGroup, type ReduceOptions } from "./process_group.ts";
 import { rendezvous } from "./rendezvous.ts";
 import { PrefixStore, type Store } from "./store.ts";
@@ -15,8 +17,13 @@ import type { Work } from "./work.ts";
 
 /** Options of {@linkcode initProcessGroup}. */
 export interface InitOptions {
-  /** What carries the collectives: `"gloo"`, for CPU tensors. Default `"gloo"`. */
-  backend?: "gloo";
+  /** What carries the collectives: `"gloo"`, for CPU tensors, or `"nccl"`, for CUDA tensors. Default: what `device` needs, `"gloo"` without one. */
+  backend?: BackendName;
+  /**
+   * Where the tensors of the collectives are. Default: the CPU for `"gloo"`; for `"nccl"`, and for `"cuda"` without a number, the CUDA device with the number of
+   * this process on its machine (`LOCAL_RANK`), counted over again where there are fewer devices.
+   */
+  device?: DeviceLike;
   /** Where the processes meet: `env://`, `tcp://host:port` or `file:///path`, see {@linkcode rendezvous}. Default `"env://"`. */
   initMethod?: string | URL;
   /** Number of processes. Default: from the environment. */
@@ -29,9 +36,15 @@ export interface InitOptions {
   timeout?: number;
   /**
    * Host name, IP address or network interface that the other processes reach this one at. Default: loopback if all are on one machine, else
-   * `GLOO_SOCKET_IFNAME`, else the first address of this machine.
+   * `GLOO_SOCKET_IFNAME` (for NCCL `NCCL_SOCKET_IFNAME`), else the first address of this machine.
    */
   address?: string;
+}
+
+/** Options of {@linkcode newGroup}. */
+export interface NewGroupOptions extends Pick<InitOptions, "backend" | "device"> {
+  /** Milliseconds for connecting, and for each collective. Default: that of `initProcessGroup`. */
+  timeout?: number;
 }
 
 /** What a collective on the process group of this process may be given. */
@@ -81,10 +94,8 @@ export async function initProcessGroup(options: InitOptions = {}): Promise<void>
   if (isInitialized() || joining) {
     throw new DistributedError(`${op}: there is a process group already: call await destroyProcessGroup() first`);
   }
-  if ((options.backend ?? "gloo") !== "gloo") {
-    throw new DistributedError(`${op}: backend must be "gloo", got ${JSON.stringify(options.backend)}`);
-  }
   if (typeof timeout !== "number" || !(timeout > 0)) throw new RangeError(`${op}: timeout must be milliseconds above 0, got ${timeout}`);
+  const backend = chooseBackend(op, options.backend, options.device, options.rank);
   joining = true;
   let store: Store | undefined;
   try {
@@ -106,10 +117,11 @@ export async function initProcessGroup(options: InitOptions = {}): Promise<void>
       ({ store, rank, worldSize } = await rendezvous(initMethod, { rank: wantedRank, worldSize: wantedSize, timeout }));
     }
     const ranks = Array.from({ length: worldSize }, (_, i) => i), { address } = options;
-    const exchange = exchangeOver(new PrefixStore("world", store), rank, worldSize, timeout);
-    const group = await connectGloo({ rank, ranks, exchange, timeout, address });
+    const exchange = exchangeOver(backend.name, new PrefixStore("world", store), rank, worldSize, timeout);
+    const group = await connect({ backend, rank, ranks, exchange, timeout, address });
     setWorld({
       group,
+      backend,
       store,
       ownStore: options.store === undefined,
       timeout,
@@ -138,7 +150,7 @@ export function getWorldSize(group?: ProcessGroup): number {
   return (group ?? theWorld("getWorldSize").group).size;
 }
 
-/** What carries the collectives: `"gloo"`. */
+/** What carries the collectives: `"gloo"` or `"nccl"`. */
 export function getBackend(group?: ProcessGroup): string {
   return (group ?? theWorld("getBackend").group).backend;
 }
@@ -148,9 +160,11 @@ export function getBackend(group?: ProcessGroup): string {
  *
  * @param ranks Global ranks, in the order that numbers them within the group. Default: all.
  * @param options.timeout Milliseconds for connecting, and for each collective. Default: that of `initProcessGroup`.
+ * @param options.backend What carries its collectives. Default: that of `initProcessGroup`.
+ * @param options.device Where its tensors are. Default: that of `initProcessGroup`, or with a `backend` what fits it.
  * @returns The group, or `null` for a rank outside it.
  */
-export async function newGroup(ranks?: readonly number[], options: { timeout?: number } = {}): Promise<ProcessGroup | null> {
+export async function newGroup(ranks?: readonly number[], options: NewGroupOptions = {}): Promise<ProcessGroup | null> {
   const it = theWorld("newGroup"), { group } = it, list = [...ranks ?? group.ranks], timeout = options.timeout ?? it.timeout;
   if (list.length === 0) throw new RangeError("newGroup: ranks must not be empty");
   for (const rank of list) {
@@ -159,6 +173,9 @@ export async function newGroup(ranks?: readonly number[], options: { timeout?: n
     }
   }
   if (new Set(list).size !== list.length) throw new RangeError(`newGroup: a rank is named twice: ${list.join(", ")}`);
+  const backend = options.backend === undefined && options.device === undefined
+    ? it.backend
+    : chooseBackend("newGroup", options.backend, options.device, group.rank);
   const rank = list.indexOf(group.rank), nothing = new Uint8Array(1);
   // Over the group of all, so that whatever happens to a rank meanwhile is told to the others.
   const exchange: Exchange = async (what, value) => {
@@ -180,7 +197,7 @@ export async function newGroup(ranks?: readonly number[], options: { timeout?: n
       await exchange("machine", nothing);
       await exchange("blob", nothing);
     } else {
-      made = await connectGloo({ rank, ranks: list, exchange, timeout, address: it.address });
+      made = await connect({ backend, rank, ranks: list, exchange, timeout, address: it.address });
       it.groups.add(made);
     }
   } catch (error) {

@@ -96,6 +96,12 @@ export function placeOf(env: Environment = processEnvironment): Place {
   return { starter, rank, worldSize, localRank, localWorldSize };
 }
 
+/** Number of this process on its machine, if whoever started it has said so. @throws {DistributedError} If it is no number. */
+export function localRankOf(env: Environment = processEnvironment): number | undefined {
+  const starter = starterOf(env);
+  return starter === undefined ? undefined : whole(env, VARIABLES[starter].localRank, 0, Infinity);
+}
+
 /** Slurm's `SLURM_STEP_TASKS_PER_NODE`, such as `4(x2),3`, as far as it is the same on all nodes. */
 function tasksHere(env: Environment): number | undefined {
   const match = /^(\d+)(\(x\d+\))?$/.exec(first(env, ["SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"])?.[1] ?? "");

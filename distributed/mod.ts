@@ -37,6 +37,7 @@ export {
   type InitOptions,
   initProcessGroup,
   newGroup,
+  type NewGroupOptions,
   recv,
   reduce,
   reduceScatter,
@@ -45,6 +46,7 @@ export {
   send,
 } from "./collectives.ts";
 export { defaultGroup, isInitialized } from "./world.ts";
+export type { BackendName } from "./backend.ts";
 export { allGatherObject, broadcastObject, gatherObject, MAX_OBJECT_BYTES, type ObjectOptions, scatterObject } from "./objects.ts";
 export { type CollectiveOptions, DEFAULT_TIMEOUT, type MessageOptions, type ProcessGroup, type ReduceOptions } from "./process_group.ts";
 export type { ReduceOp, Work } from "./work.ts";

@@ -5,10 +5,10 @@
  */
 import { deserialize, serialize } from "node:v8";
 import { DistributedError } from "../ffi/errors.ts";
-import { cpu } from "../ffi/device.ts";
-import { fromArray, zeros } from "../ops/creation.ts";
+import { zeros } from "../ops/creation.ts";
 import { emptyTensor } from "../ops/native.ts";
 import { Tensor } from "../tensor/tensor.ts";
+import { placed } from "./placed.ts";
 import type { CollectiveOptions, ProcessGroup } from "./process_group.ts";
 import { defaultGroup, within } from "./world.ts";
 
@@ -56,16 +56,16 @@ function decode(bytes: Uint8Array, op: string): unknown {
 
 /** The sizes that all ranks give. */
 async function allSizes(group: ProcessGroup, size: number, options: ObjectOptions): Promise<number[]> {
-  using own = fromArray(new Float64Array([size])), all = emptyTensor([group.size], "float64", cpu);
+  using own = placed(new Float64Array([size]), group), all = emptyTensor([group.size], "float64", group.device);
   await group.allGather(all, own, options).done();
   return Array.from(all.data(), Number);
 }
 
 /** `bytes` with zeros behind them, as a tensor. */
-function padded(bytes: Uint8Array, length: number): Tensor {
+function padded(bytes: Uint8Array, length: number, group: ProcessGroup): Tensor {
   const whole = new Uint8Array(new ArrayBuffer(length));
   whole.set(bytes);
-  return fromArray(whole);
+  return placed(whole, group);
 }
 
 const bytesIn = (x: Tensor) => x.data() as Uint8Array<ArrayBuffer>;
@@ -92,10 +92,10 @@ const bytesIn = (x: Tensor) => x.data() as Uint8Array<ArrayBuffer>;
 export async function broadcastObject<T>(value: T, src = 0, options: ObjectOptions = {}): Promise<T> {
   const op = "broadcastObject", group = options.group ?? defaultGroup(), root = within(op, group, src, "src");
   const bytes = group.rank === root ? encode(value, op) : new Uint8Array(0);
-  using size = fromArray(new Float64Array([bytes.length]));
+  using size = placed(new Float64Array([bytes.length]), group);
   await group.broadcast(size, root, options).done();
   const length = checkedLength(size.item(), op);
-  using content = padded(bytes, length);
+  using content = padded(bytes, length, group);
   await group.broadcast(content, root, options).done();
   return decode(bytesIn(content), op) as T;
 }
@@ -104,7 +104,7 @@ export async function broadcastObject<T>(value: T, src = 0, options: ObjectOptio
 export async function allGatherObject<T>(value: T, options: ObjectOptions = {}): Promise<T[]> {
   const op = "allGatherObject", group = options.group ?? defaultGroup(), bytes = encode(value, op);
   const sizes = await allSizes(group, bytes.length, options), longest = Math.max(...sizes.map((it) => checkedLength(it, op)));
-  using own = padded(bytes, longest), all = zeros([group.size, longest], { dtype: "uint8", device: cpu });
+  using own = padded(bytes, longest, group), all = zeros([group.size, longest], { dtype: "uint8", device: group.device });
   await group.allGather(all, own, options).done();
   const data = bytesIn(all);
   return sizes.map((size, i) => decode(data.subarray(i * longest, i * longest + size), op) as T);
@@ -119,12 +119,12 @@ export async function allGatherObject<T>(value: T, options: ObjectOptions = {}):
 export async function gatherObject<T>(value: T, dst = 0, options: ObjectOptions = {}): Promise<T[] | null> {
   const op = "gatherObject", group = options.group ?? defaultGroup(), root = within(op, group, dst, "dst"), bytes = encode(value, op);
   const sizes = await allSizes(group, bytes.length, options), longest = Math.max(...sizes.map((it) => checkedLength(it, op)));
-  using own = padded(bytes, longest);
+  using own = padded(bytes, longest, group);
   if (group.rank !== root) {
     await group.gather(null, own, root, options).done();
     return null;
   }
-  using all = zeros([group.size, longest], { dtype: "uint8", device: cpu });
+  using all = zeros([group.size, longest], { dtype: "uint8", device: group.device });
   await group.gather(all, own, root, options).done();
   const data = bytesIn(all);
   return sizes.map((size, i) => decode(data.subarray(i * longest, i * longest + size), op) as T);
@@ -147,14 +147,14 @@ export async function scatterObject<T>(values: readonly T[] | null, src = 0, opt
     }
     parts = values.map((it) => encode(it, op));
   }
-  using sizes = fromArray(Float64Array.from({ length: group.size }, (_, i) => parts[i]?.length ?? 0));
+  using sizes = placed(Float64Array.from({ length: group.size }, (_, i) => parts[i]?.length ?? 0), group);
   await group.broadcast(sizes, root, options).done();
   const lengths = Array.from(sizes.data(), Number).map((it) => checkedLength(it, op)), longest = Math.max(...lengths);
-  using own = zeros([longest], { dtype: "uint8", device: cpu });
+  using own = zeros([longest], { dtype: "uint8", device: group.device });
   if (group.rank === root) {
     const rows = new Uint8Array(longest * group.size);
     parts.forEach((it, i) => rows.set(it, i * longest));
-    using all = fromArray(rows);
+    using all = placed(rows, group);
     await group.scatter(own, all, root, options).done();
   } else {
     await group.scatter(own, null, root, options).done();

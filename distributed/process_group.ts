@@ -7,7 +7,8 @@ import { reductions, refusal } from "../ffi/communicator.ts";
 import type { CommunicatorLibrary } from "../ffi/communicator_symbols.ts";
 import { AutogradError, DeviceError, DistributedError, DTypeError, ShapeError } from "../ffi/errors.ts";
 import { type Frame, frame, NONE } from "../ffi/frame.ts";
-import type { DeviceType } from "../ffi/device.ts";
+import type { Device } from "../ffi/device.ts";
+import { findFailures } from "../ffi/library.ts";
 import { allocate } from "../ffi/storage.ts";
 import { copyInto } from "../ops/copy.ts";
 import { checkWritable } from "../ops/inplace.ts";
@@ -42,12 +43,16 @@ export interface MessageOptions extends CollectiveOptions {
  * All of them must call the same collectives in the same order, with tensors of the same dtype and number of elements: a rank that differs is named in the
  * error that all get. Ranks are numbered within the group, from 0. The first failure fails the group: works under way and all later ones end with its cause.
  *
+ * Over NCCL all groups of a device take turns: their collectives must be called in one order on all ranks, those of different groups too.
+ *
  * Tensors that a collective writes to are changed in place, as by other in-place operations: not if they are leaves that require gradients, unless in
  * `noGrad()`. Collectives are not differentiable.
  */
 export interface ProcessGroup {
   /** What carries the operations. */
   readonly backend: string;
+  /** Where the tensors of its operations are. */
+  readonly device: Device;
   /** Number of this process in the group. */
   readonly rank: number;
   /** Number of ranks. */
@@ -93,8 +98,8 @@ export interface CommunicatorParts {
   id: number;
   /** Name of the back end. */
   backend: string;
-  /** Devices that it serves. */
-  device: DeviceType;
+  /** Device that it serves. */
+  device: Device;
   /** Number of this process in the group. */
   rank: number;
   /** Global ranks. */
@@ -112,19 +117,30 @@ interface Part {
   readonly finish: (() => void) | null;
 }
 
+/** Groups of devices, which go on while a collective fails. */
+const open = new Set<CommunicatorGroup>();
+findFailures((text) => {
+  for (const group of open) {
+    const found = group.failure(text);
+    if (found !== null) return found;
+  }
+  return null;
+});
+
 /** A process group over a communicator library. */
 export class CommunicatorGroup implements ProcessGroup, WorkOwner {
   readonly backend: string;
+  readonly device: Device;
   readonly rank: number;
   readonly size: number;
   readonly ranks: readonly number[];
   /** The open library. */
   readonly library: CommunicatorLibrary;
-  readonly #device: DeviceType;
   readonly #timeout: number;
   #id: number;
   #pending = new Set<NativeWork>();
   #tail: Promise<void> = Promise.resolve();
+  #unseen: DistributedError | null = null; // of the first work that failed when the device was already to go on with its results
 
   /** Use `initProcessGroup` or `newGroup`. */
   constructor(parts: CommunicatorParts) {
@@ -133,9 +149,10 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
     this.rank = parts.rank;
     this.ranks = parts.ranks;
     this.size = parts.ranks.length;
-    this.#device = parts.device;
+    this.device = parts.device;
     this.#timeout = parts.timeout;
     this.#id = parts.id;
+    if (parts.device.type === "cuda") open.add(this);
   }
 
   allReduce(x: Tensor, options: ReduceOptions = {}): Work {
@@ -270,13 +287,20 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
     if (this.#id !== 0) this.library.dg_comm_abort(this.#id, new TextEncoder().encode(`${String(reason).slice(0, 1000)}\0`));
   }
 
-  close(): Promise<void> {
-    if (this.#id !== 0) {
-      this.library.dg_comm_close(this.#id);
-      this.#id = 0;
-      this.#sweep(true);
-    }
-    return Promise.resolve();
+  async close(): Promise<void> {
+    // What the device goes on with is let end; whoever relies on it has the errors.
+    await Promise.allSettled([...this.#pending].filter((it) => it.joined).map((it) => it.done()));
+    if (this.#id === 0) return;
+    this.library.dg_comm_close(this.#id);
+    this.#id = 0;
+    this.#sweep(true);
+    open.delete(this);
+  }
+
+  /** The error of a work whose results the device went on with, if it is the one that this text tells of. */
+  failure(text: string): DistributedError | null {
+    this.#sweep(true);
+    return this.#unseen?.message.startsWith(text) ? this.#unseen : null;
   }
 
   errorOf(text: string, rank: number, collective: string): DistributedError {
@@ -323,8 +347,12 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
   /** Forgets works that have ended, oldest first: what nobody waited for gives its memory back. */
   #sweep(all = false): void {
     for (const work of this.#pending) {
-      if (work.isCompleted()) this.#pending.delete(work);
-      else if (!all) return;
+      if (work.isCompleted()) {
+        this.#pending.delete(work);
+        if (work.joined) this.#unseen ??= work.error;
+      } else if (!all) {
+        return;
+      }
     }
   }
 
@@ -364,9 +392,9 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
 
   #check(name: string, x: Tensor): void {
     checkTensor(x, name, "the tensor");
-    if (x.device.type !== this.#device) {
+    if (x.device !== this.device) {
       throw new DeviceError(
-        `${name}: ${this.backend} serves ${this.#device} tensors, got one on ${x.device}: move it with .to("${this.#device}")`,
+        `${name}: this process takes part over ${this.backend} with ${this.device}, got a tensor on ${x.device}: move it with .to("${this.device}")`,
       );
     }
   }

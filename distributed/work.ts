@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { WorkStatus } from "../ffi/communicator.ts";
+import { refusal, WorkStatus } from "../ffi/communicator.ts";
 import type { CommunicatorLibrary } from "../ffi/communicator_symbols.ts";
 import { DistributedError } from "../ffi/errors.ts";
 import type { Storage } from "../ffi/storage.ts";
@@ -60,9 +60,10 @@ export interface Work {
   /** The collective, as `"allReduce"`. */
   readonly collective: string;
   /**
-   * Blocks this thread until the work has ended.
+   * Makes what follows wait for the work. Over Gloo, and for barriers, this thread is blocked until it has ended; over NCCL the device waits in its place, and only
+   * reading a value blocks. Should the work fail after that, the next call that waits for the device, such as that read, raises its error.
    *
-   * @param timeout Milliseconds to wait at most; the work itself goes on, up to its own time. Default: until it ends.
+   * @param timeout Milliseconds: block this thread until the work has ended, for so long at most; the work itself goes on, up to its own time.
    * @throws {DistributedError} If the work failed, or has not ended after `timeout`.
    */
   wait(timeout?: number): void;
@@ -86,6 +87,7 @@ export class NativeWork implements Work {
   #error: DistributedError | null = null;
   #source: number | null = null;
   #promise: Promise<void> | null = null;
+  #joined = false;
 
   /** The functions that start collectives make works. */
   constructor(owner: WorkOwner, parts: WorkParts) {
@@ -100,13 +102,37 @@ export class NativeWork implements Work {
     if (parts.id === 0) this.#end();
   }
 
-  wait(timeout: number = WAIT_FOREVER): void {
+  wait(timeout?: number): void {
+    if (timeout === undefined) return this.#join();
     if (typeof timeout !== "number" || !(timeout >= 0)) {
       throw new RangeError(`wait: timeout must be a number of milliseconds >= 0, got ${timeout}`);
     }
     if (this.#id !== 0) this.#settle(this.#owner.library.dg_work_wait(this.#id, Math.min(timeout, WAIT_FOREVER)));
     if (this.#id !== 0) {
       throw new DistributedError(`wait: ${this.collective} has not ended after ${timeout} ms, it goes on`, { collective: this.collective });
+    }
+    if (this.#error !== null) throw this.#error;
+  }
+
+  /** True once results may be relied upon, though the device may have to wait for them. */
+  get joined(): boolean {
+    return this.#joined;
+  }
+
+  /** How it failed, if it has. */
+  get error(): DistributedError | null {
+    return this.#error;
+  }
+
+  #join(): void {
+    if (this.#id !== 0 && !this.#joined) {
+      const status = this.#owner.library.dg_work_join(this.#id);
+      if (status === WorkStatus.done) {
+        this.#joined = true;
+        if (!this.isCompleted()) this.#end();
+      } else if (!this.isCompleted()) { // refused, and it goes on
+        throw refusal(this.#owner.library, status);
+      }
     }
     if (this.#error !== null) throw this.#error;
   }

@@ -5,6 +5,7 @@
  */
 import { DistributedError } from "../ffi/errors.ts";
 import { provideGroup } from "../nn/sync_batch_norm.ts";
+import type { Backend } from "./backend.ts";
 import type { ProcessGroup } from "./process_group.ts";
 import type { Store } from "./store.ts";
 
@@ -12,6 +13,8 @@ import type { Store } from "./store.ts";
 export interface World {
   /** All ranks. */
   readonly group: ProcessGroup;
+  /** What carries the collectives of groups unless told otherwise. */
+  readonly backend: Backend;
   /** Where they met. */
   readonly store: Store;
   /** It is closed with the group. */

@@ -189,6 +189,12 @@ export const communicatorSymbols = {
     ],
     result: "i32",
   },
+  dg_work_join: {
+    parameters: [
+      "u32", // work
+    ],
+    result: "i32",
+  },
   dg_work_info: {
     parameters: [
       "u32", // work
@@ -215,6 +221,22 @@ export const communicatorSymbols = {
     nonblocking: true,
   },
 } as const satisfies Deno.ForeignLibraryInterface;
+
+/** Symbols of the library over NCCL: `kernels/nccl/open.h` besides those of all. */
+export const ncclSymbols = {
+  ...communicatorSymbols,
+  dg_nccl_open: {
+    parameters: [
+      "buffer", // cuda_path
+      "buffer", // nccl_path
+    ],
+    result: "i32",
+  },
+  dg_nccl_version: { parameters: [], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+/** The functions of the open library over NCCL. */
+export type NcclLibrary = Deno.DynamicLibrary<typeof ncclSymbols>["symbols"];
 
 /** The functions of an open communicator library. */
 export type CommunicatorLibrary = Deno.DynamicLibrary<typeof communicatorSymbols>["symbols"];

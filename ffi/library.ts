@@ -4,7 +4,16 @@
  * @module
  */
 import { type Device, device as deviceOf } from "./device.ts";
-import { DeviceError, DisposedError, DTypeError, LibraryNotFoundError, NativeError, OutOfMemoryError, ShapeError } from "./errors.ts";
+import {
+  DeviceError,
+  DisposedError,
+  DistributedError,
+  DTypeError,
+  LibraryNotFoundError,
+  NativeError,
+  OutOfMemoryError,
+  ShapeError,
+} from "./errors.ts";
 import { buildCommand, libraryCandidates, type LibraryName } from "./locate.ts";
 import { type KernelLibrary, symbols } from "./symbols.ts";
 
@@ -93,7 +102,10 @@ export function openLibrary<S extends Deno.ForeignLibraryInterface>(
     try {
       const library = Deno.dlopen(path, table).symbols;
       const version = versionOf(library);
-      if (version === wanted) return library;
+      if (version === wanted) {
+        opened.set(name, path);
+        return library;
+      }
       reasons.push(`${path} speaks ABI ${version}, this version of dinograd needs ${wanted}`);
     } catch (error) {
       if (error instanceof Deno.errors.NotCapable) throw error;
@@ -109,6 +121,13 @@ export function openLibrary<S extends Deno.ForeignLibraryInterface>(
   const found = reasons.length > 0 ? `does not fit (${reasons.join("; ")})` : `is not built (looked for ${candidates.join(", ")})`;
   throw new LibraryNotFoundError(`the native ${name} library ${found}. Build it with: ${buildCommand(name)}`);
 }
+
+/** The file of a library that has been opened. */
+export function openedPath(name: LibraryName): string | undefined {
+  return opened.get(name);
+}
+
+const opened = new Map<LibraryName, string>();
 
 function exists(path: string): boolean {
   try {
@@ -143,7 +162,18 @@ const byStatus: readonly (new (message: string) => Error)[] = [
   NativeError,
 ];
 
+let failureOf: ((text: string) => Error | null) | null = null;
+
+/** Sets who knows the errors of failed collectives, which a call that waits for the device reports by their text. */
+export function findFailures(find: (text: string) => Error | null): void {
+  failureOf = find;
+}
+
+/** The statuses from here on are those of collectives: `dg_comm_status` of `kernels/communicator.h`. */
+const COLLECTIVES = 32;
+
 /** The error that a native status and text stand for. */
 export function errorOf(status: number, text: string): Error {
+  if (status >= COLLECTIVES) return failureOf?.(text) ?? new DistributedError(text);
   return new (byStatus[status] ?? NativeError)(text);
 }

@@ -25,7 +25,7 @@ export function libraryFolder(): string {
 }
 
 /** A native library: its file is `libdinograd_<name>.so`. */
-export type LibraryName = "cpu" | "cuda" | "gloo";
+export type LibraryName = "cpu" | "cuda" | "gloo" | "nccl";
 
 /**
  * File names of a library, the first to try first. For CUDA: the file that `DINOGRAD_CUDA_LIBRARY` names; with `DINOGRAD_EMULATED_CUDA=1` the build
@@ -40,9 +40,29 @@ export function libraryCandidates(name: LibraryName): string[] {
   return candidates;
 }
 
+/** The NCCL that goes with a CUDA library of this path: for the emulated one its stand-in. */
+export function ncclPath(cudaPath: string): string {
+  const named = environment("DINOGRAD_NCCL_LIBRARY");
+  if (named) return named;
+  if (cudaPath.endsWith("_emulated.so")) return cudaPath.replace(/[^/]*$/, "libnccl_emulated.so");
+  const fetched = `${toolkitFolder()}/nvidia/nccl/lib/libnccl.so.2`;
+  try {
+    return Deno.statSync(fetched).isFile ? fetched : "libnccl.so.2";
+  } catch {
+    return "libnccl.so.2"; // the loader looks for it
+  }
+}
+
+/** Folder that setup unpacks a CUDA toolkit into. */
+export function toolkitFolder(): string {
+  return packageUrl.protocol === "file:"
+    ? decodeURIComponent(new URL("build/cuda-toolkit", packageUrl).pathname)
+    : `${libraryFolder()}/cuda-toolkit`;
+}
+
 /** The command that builds a library for this import. */
 export function buildCommand(name: LibraryName): string {
   const command = packageUrl.protocol === "file:" ? "deno task build" : `deno run -A ${new URL("tools/setup.ts", packageUrl).href}`;
-  const flags = { cpu: "", cuda: " --cuda-toolkit=pip", gloo: " --gloo" } satisfies Record<LibraryName, string>;
+  const flags = { cpu: "", cuda: " --cuda-toolkit=pip", gloo: " --gloo", nccl: "" } satisfies Record<LibraryName, string>;
   return command + flags[name];
 }

@@ -65,11 +65,13 @@ DG_EXPORT uint32_t dg_comm_barrier(uint32_t comm, double timeout);
 DG_EXPORT uint32_t dg_comm_send(uint32_t comm, const dg_tensor* t, uint32_t x, uint32_t target, uint32_t tag, double timeout);
 DG_EXPORT uint32_t dg_comm_recv(uint32_t comm, const dg_tensor* t, uint32_t out, uint32_t source, uint32_t tag, double timeout);
 
-/* ---- works. wait: blocks up to `timeout` milliseconds; the status of the work, or DG_COMM_PENDING. test: the same without waiting. info: status, rank that
+/* ---- works. join: DG_OK once what follows may rely on the work, for a device what its current stream is given from now on; blocks where there is no device
+   to wait in its place. A work that fails after that is reported by the next call that waits for the device. wait: blocks up to `timeout` milliseconds; the status of the work, or DG_COMM_PENDING. test: the same without waiting. info: status, rank that
    the failure is about (-1: none), rank that a recv came from (-1: none); copies the text of the failure, returns its full length. A work that is freed
    goes on. */
 DG_EXPORT int32_t dg_work_wait(uint32_t work, double timeout);
 DG_EXPORT int32_t dg_work_test(uint32_t work);
+DG_EXPORT int32_t dg_work_join(uint32_t work);
 DG_EXPORT uint32_t dg_work_info(uint32_t work, int32_t* out3, char* text, uint32_t capacity);
 DG_EXPORT int32_t dg_work_free(uint32_t work);
 

@@ -5,13 +5,13 @@ import { frame } from "../ffi/frame.ts";
 import { distributed, DistributedError, ones } from "../mod.ts";
 import { type Rank, runWorld, withWorld } from "./world/mod.ts";
 
-const backends = ["gloo"];
+const backends = ["gloo", "nccl"];
 
 for (const backend of backends) {
-  for (const size of [1, 2, 3, 4, 8]) {
+  for (const size of backend === "gloo" ? [1, 2, 3, 4, 8] : [1, 2, 4]) {
     Deno.test(`collectives agree with plain loops on ${size} ranks [${backend}]`, () => runWorld(size, "conformance", backend));
   }
-  Deno.test(`messages between ranks [${backend}]`, () => runWorld(3, "messages", backend));
+  Deno.test(`messages between ranks [${backend}]`, () => runWorld(3, backend === "gloo" ? "messages" : "orderedMessages", backend));
   Deno.test(`sub-groups [${backend}]`, () => runWorld(3, "subgroups", backend));
   Deno.test(`a rank that leaves takes nothing along [${backend}]`, () => runWorld(3, "leavingInTurn", backend));
   Deno.test(`collectives of objects [${backend}]`, () => runWorld(3, "objects", backend));
@@ -73,7 +73,9 @@ Deno.test("initProcessGroup() refuses bad options and leaves nothing behind", as
   await refused({ store, rank: 2, worldSize: 2 }, "rank must be 0 to 1, got 2");
   await refused({ store, rank: 0 }, "rank and worldSize must be given");
   await refused({ store, rank: 0, worldSize: 0 }, "worldSize");
-  await refused({ store, rank: 0, worldSize: 1, backend: "mpi" }, 'backend must be "gloo"');
+  await refused({ store, rank: 0, worldSize: 1, backend: "mpi" }, 'backend must be "gloo" or "nccl", got "mpi"');
+  await refused({ store, rank: 0, worldSize: 1, backend: "nccl", device: "cpu" }, "nccl serves cuda tensors");
+  await refused({ store, rank: 0, worldSize: 1, backend: "gloo", device: "cuda" }, "gloo serves cpu tensors");
   await refused({ store, rank: 0, worldSize: 1, timeout: -1 }, "timeout");
   await refused({ store, initMethod: "env://", rank: 0, worldSize: 1 }, "not both");
   await refused({ store, rank: 0, worldSize: 2, timeout: 100 }, "rank 1 did not arrive within 100 ms");
@@ -96,7 +98,7 @@ Deno.test("native functions of communicators answer random arguments with a stat
   });
   // The ranks of a group of two that nobody joins: its calls fail, and its works end with it.
   comms.push(library.dg_comm_open(1, 2, new TextEncoder().encode("127.0.0.1\0"), 0));
-  const left = ["dg_work_wait", "dg_work_wait_elsewhere", "dg_comm_open", "dg_comm_close"]; // these take time or the communicators away
+  const left = ["dg_work_wait", "dg_work_wait_elsewhere", "dg_work_join", "dg_comm_open", "dg_comm_close"]; // these take time or the communicators away
   const names = Object.keys(communicatorSymbols).filter((it) => !left.includes(it)) as (keyof typeof communicatorSymbols)[];
   let valid = 0;
   for (let call = 0; call < 20_000; call++) {
@@ -189,8 +191,9 @@ Deno.test("blobs that do not fit are refused with what is wrong", async () => {
   }
 });
 
-Deno.test("communicator symbols are the functions of communicator.h, name by name", async () => {
-  const header = await Deno.readTextFile(new URL("../kernels/communicator.h", import.meta.url));
+Deno.test("communicator symbols are the functions of communicator.h and nccl/open.h, name by name", async () => {
+  const headers = ["communicator.h", "nccl/open.h"].map((it) => Deno.readTextFile(new URL(`../kernels/${it}`, import.meta.url)));
+  const header = (await Promise.all(headers)).join("\n");
   const table = await Deno.readTextFile(new URL("../ffi/communicator_symbols.ts", import.meta.url));
   const types: Record<string, string> = { uint32_t: "u32", int32_t: "i32", double: "f64", "const dg_tensor*": "pointer" };
   const ffiType = (c: string) => types[c] ?? (c.endsWith("*") ? "buffer" : `no FFI type for ${c}`);

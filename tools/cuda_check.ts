@@ -1,6 +1,7 @@
 /**
  * What can be known of the CUDA library without a GPU: that it exports the functions of `ffi/symbols.ts` and no others, what its kernels take of registers and
- * shared memory (a kernel that spills registers is an error), and that on a machine without a driver it can be opened and says what is missing.
+ * shared memory (a kernel that spills registers is an error), and that on a machine without a driver it can be opened and says what is missing. Of NCCL, where it
+ * was fetched with the toolkit: that `kernels/nccl/api.h` is as its own header, that it has every function that is used, and that the back end opens it.
  *
  * Kernels are listed by name, the largest numbers of their variants in a row; `--all` lists every variant. Then a line a family, with the occupancy that its
  * registers allow.
@@ -8,7 +9,9 @@
  * @module
  */
 import { parseArgs } from "@std/cli";
-import { libraryFolder } from "../ffi/locate.ts";
+import { refusal } from "../ffi/communicator.ts";
+import { ncclSymbols } from "../ffi/communicator_symbols.ts";
+import { libraryFolder, ncclPath, toolkitFolder } from "../ffi/locate.ts";
 import { symbols } from "../ffi/symbols.ts";
 import { run } from "./system.ts";
 
@@ -31,9 +34,12 @@ async function output(command: string, args: readonly string[], stdin?: string):
 // ---- symbols
 
 async function checkSymbols(): Promise<void> {
+  const header = await Deno.readTextFile(new URL("../kernels/streams.h", import.meta.url)); // for native code
+  const beside = new Set([...header.matchAll(/DG_EXPORT \w+ (dg_\w+)\(/g)].map((it) => it[1]));
   const lines = (await output("nm", ["-D", "--defined-only", library])).trim().split("\n");
   const exported = new Set(lines.map((line) => line.split(" ").at(-1)!));
-  const absent = Object.keys(symbols).filter((name) => !exported.has(name)), extra = [...exported].filter((name) => !(name in symbols));
+  const absent = [...Object.keys(symbols), ...beside].filter((name) => !exported.has(name)),
+    extra = [...exported].filter((name) => !(name in symbols) && !beside.has(name));
   if (absent.length > 0) fail(`not exported: ${absent.join(", ")}`);
   if (extra.length > 0) fail(`exported and not in the table: ${extra.join(", ")}`);
   if (absent.length + extra.length === 0) console.log(`ok     exports the ${exported.size} functions of the table and no others`);
@@ -177,6 +183,31 @@ async function checkOpening(): Promise<void> {
   else fail(`opening ${library}: ${text}`);
 }
 
+// ---- NCCL
+
+async function checkNccl(): Promise<void> {
+  const toolkit = toolkitFolder(), nccl = ncclPath(library), backend = `${libraryFolder()}/libdinograd_nccl.so`;
+  if (!nccl.startsWith("/")) return console.log("--     NCCL is not fetched: its header and functions are not compared");
+  const source = decodeURIComponent(new URL("../kernels/test/nccl_api.cc", import.meta.url).pathname);
+  const includes = [`${toolkit}/nvidia/cu13/include`, `${toolkit}/nvidia/nccl/include`].flatMap((it) => ["-isystem", it]);
+  const compared = await run(Deno.env.get("CXX") ?? "g++", ["-std=c++20", "-fsyntax-only", ...includes, source], { quiet: true });
+  if (!compared.ok) return fail(`kernels/nccl/api.h differs from NCCL's header:\n${compared.text}`);
+  const header = await Deno.readTextFile(new URL("../kernels/nccl/api.h", import.meta.url));
+  const names = [...header.matchAll(/^ {2}X\((\w+),/gm)].map((it) => it[1]);
+  const none = { parameters: [], result: "void" } as const;
+  try {
+    Deno.dlopen(nccl, Object.fromEntries(names.map((name) => [name, none]))).close();
+    const opened = Deno.dlopen(backend, ncclSymbols), path = (text: string) => new TextEncoder().encode(`${text}\0`);
+    const status = opened.symbols.dg_nccl_open(path(library), path(nccl));
+    if (status !== 0) return fail(`${backend} does not open ${nccl}: ${refusal(opened.symbols, status).message}`);
+    console.log(
+      `ok     NCCL ${opened.symbols.dg_nccl_version()} has the ${names.length} functions that are used, as its header declares them`,
+    );
+  } catch (error) {
+    fail(`NCCL: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
 try {
   await Deno.stat(library);
 } catch {
@@ -186,4 +217,5 @@ try {
 await checkSymbols();
 await checkKernels();
 await checkOpening();
+await checkNccl();
 Deno.exit(failures === 0 ? 0 : 1);

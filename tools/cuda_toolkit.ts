@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { libraryFolder, packageUrl } from "../ffi/locate.ts";
+import { toolkitFolder } from "../ffi/locate.ts";
 import { install, run, SetupError } from "./system.ts";
 
 /** Packages and their versions, which fit each other. */
@@ -28,9 +28,7 @@ export interface Toolkit {
   readonly cudart: string;
 }
 
-const folder = packageUrl.protocol === "file:"
-  ? decodeURIComponent(new URL("build/cuda-toolkit", packageUrl).pathname)
-  : `${libraryFolder()}/cuda-toolkit`;
+const folder = toolkitFolder();
 
 /**
  * Finds the toolkit.

@@ -87,7 +87,14 @@ async function sources(): Promise<URL> {
 }
 
 /** Libraries by what they are for, with their CMake targets. */
-const targets = { cpu: "dinograd_cpu", emulated: "dinograd_cuda_emulated", cuda: "dinograd_cuda", gloo: "dinograd_gloo" } as const;
+const targets = {
+  cpu: "dinograd_cpu",
+  emulated: "dinograd_cuda_emulated",
+  cuda: "dinograd_cuda",
+  gloo: "dinograd_gloo",
+  nccl: "dinograd_nccl",
+  ncclEmulated: "nccl_emulated",
+} as const;
 type Part = keyof typeof targets;
 
 async function compile(root: URL, parts: readonly Part[], cuda: Toolkit | null): Promise<void> {
@@ -123,6 +130,8 @@ export interface SetupOptions {
 export async function setup(options: SetupOptions = {}): Promise<boolean> {
   const cuda = await toolkit(options.fetchToolkit ?? false);
   const parts: Part[] = ["cpu", ...options.emulated ? ["emulated" as const] : [], ...cuda !== null ? ["cuda" as const] : []];
+  if (options.emulated || cuda !== null) parts.push("nccl");
+  if (options.emulated) parts.push("ncclEmulated");
   if (await hasGloo()) parts.push("gloo");
   else if (options.gloo) {
     await install([packages.gloo]);

@@ -8,10 +8,11 @@ import { DistributedError } from "../../ffi/errors.ts";
 import { allocate } from "../../ffi/storage.ts";
 import type { Module } from "../../nn/module.ts";
 import { copyInto } from "../../ops/copy.ts";
-import { fromArray, zeros } from "../../ops/creation.ts";
+import { zeros } from "../../ops/creation.ts";
 import { bytesOf } from "../../tensor/dtype.ts";
 import { contiguousStrides, textOf } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
+import { placed } from "../placed.ts";
 import type { ProcessGroup } from "../process_group.ts";
 import { unowned } from "./buckets.ts";
 
@@ -34,7 +35,7 @@ export function describe(module: Module): Item[] {
 /** The uint8 tensors of all ranks, which have one length. */
 function gatherBytes(group: ProcessGroup, bytes: Uint8Array<ArrayBuffer>): Uint8Array[] {
   return unowned(() => {
-    using own = fromArray(bytes), all = zeros([group.size, bytes.length], { dtype: "uint8", device: "cpu" });
+    using own = placed(bytes, group), all = zeros([group.size, bytes.length], { dtype: "uint8", device: group.device });
     group.allGather(all, own).wait();
     const data = all.data() as Uint8Array;
     return Array.from({ length: group.size }, (_, i) => data.subarray(i * bytes.length, (i + 1) * bytes.length));

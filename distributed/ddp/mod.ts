@@ -8,11 +8,11 @@ import { DistributedError } from "../../ffi/errors.ts";
 import { Module } from "../../nn/module.ts";
 import { SyncBatchNorm } from "../../nn/sync_batch_norm.ts";
 import type { LoadResult, StateDict } from "../../nn/state_dict.ts";
-import { fromArray } from "../../ops/creation.ts";
 import { context } from "../../tensor/context.ts";
 import { collectTensors } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { defaultGroup } from "../world.ts";
+import { placed } from "../placed.ts";
 import type { ProcessGroup } from "../process_group.ts";
 import { broadcastAll, broadcastState, checkAgreement, describe, type Item } from "./agreement.ts";
 import { unowned } from "./buckets.ts";
@@ -238,7 +238,7 @@ export class DistributedDataParallel<M extends Module = Module> extends Module {
     if (mine !== null) numbers.set([1], rank);
     numbers.set([mine?.reduces ? 1 : 0, mine?.buffers ? 1 : 0], size);
     const sums = unowned(() => {
-      using x = fromArray(numbers);
+      using x = placed(numbers, this.processGroup);
       this.processGroup.allReduce(x).wait();
       return x.data() as Int32Array;
     });

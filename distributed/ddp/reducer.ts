@@ -6,9 +6,9 @@
 import { type BackwardPass, backwardPass } from "../../autograd/engine.ts";
 import { AutogradError, DTypeError } from "../../ffi/errors.ts";
 import { copyInto } from "../../ops/copy.ts";
-import { fromArray } from "../../ops/creation.ts";
 import { fill_, mul_ } from "../../ops/mod.ts";
 import { Tensor } from "../../tensor/tensor.ts";
+import { placed } from "../placed.ts";
 import type { ProcessGroup } from "../process_group.ts";
 import type { Work } from "../work.ts";
 import { assignBuckets, type Bucket, type Named, type Slot, unowned } from "./buckets.ts";
@@ -236,7 +236,7 @@ export class Reducer {
   /** Which parameters some rank has used: the exchange starts now, and ends when the result is asked for. */
   #exchangeUsed(used: Uint8Array, reached: Uint8Array | null): () => Uint8Array {
     if (this.#options.staticGraph && this.#known !== null) return () => this.#known!.anywhere;
-    const flags = unowned(() => fromArray(new Uint8Array(used)));
+    const flags = unowned(() => placed(new Uint8Array(used), this.#options.group));
     let work: Work;
     try {
       work = this.#options.group.allReduce(flags, { op: "max" });

@@ -152,19 +152,6 @@ uint32_t tag_of(const Descriptor& d) {
   return uint32_t(hash);
 }
 
-std::string text_of(const Descriptor& d) {
-  static const char* const kinds[] = {"allReduce", "reduce", "broadcast", "allGather", "reduceScatter", "gather", "scatter", "allToAll", "barrier"};
-  static const char* const ops[] = {"sum", "average", "product", "min", "max"};
-  std::string text = d.kind <= Kind::barrier ? kinds[uint32_t(d.kind)] : "an unknown collective";
-  text += " #" + std::to_string(d.sequence);
-  if (d.kind == Kind::barrier) return text;
-  text += std::string(" of ") + dtype_name(d.dtype) + "[" + std::to_string(d.numel) + "]";
-  std::string details;
-  if (d.op <= DG_MAX) details = ops[d.op];
-  if (d.root != DG_NONE) details += (details.empty() ? "root " : ", root ") + std::to_string(d.root);
-  return details.empty() ? text : text + " (" + details + ")";
-}
-
 // Buffers are ready for the next descriptors before a collective begins: they then take one way and not three.
 void Agreement::start() {
   for (int i = 0; i < mesh_.size; i++)
@@ -251,7 +238,9 @@ void Agreement::all_reduce(const Descriptor& own, void* x) {
   for (auto& send : sends) send->waitSend();
 }
 
-// ---- the collectives
+// ---- the collectives; `numel`: elements of x where there is only x, else of the smaller of the two
+
+namespace {
 
 void all_reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op, uint32_t tag) {
   ::gloo::AllreduceOptions options(mesh.world);
@@ -333,6 +322,27 @@ void barrier(Mesh& mesh, uint32_t tag) {
   ::gloo::BarrierOptions options(mesh.world);
   options.setTag(tag);
   ::gloo::barrier(options);
+}
+
+}  // namespace
+
+void run_collective(Mesh& mesh, const Operation& operation, uint32_t tag) {
+  const Descriptor& d = operation.descriptor;
+  void* const out = operation.out.storage ? memory_of(operation.out) : nullptr;
+  void* const x = operation.x.storage ? memory_of(operation.x) : nullptr;
+  const int64_t bytes = d.numel * dtype_size(d.dtype);
+  const int root = int(d.root);
+  switch (d.kind) {
+    case Kind::all_reduce: return all_reduce(mesh, x, d.dtype, d.numel, d.op, tag);
+    case Kind::reduce: return reduce(mesh, x, d.dtype, d.numel, d.op, root, tag);
+    case Kind::broadcast: return broadcast(mesh, x, bytes, root, tag);
+    case Kind::all_gather: return all_gather(mesh, out, x, bytes, tag);
+    case Kind::reduce_scatter: return reduce_scatter(mesh, out, x, d.dtype, operation.out.numel, d.op, tag);
+    case Kind::gather: return gather(mesh, out, x, bytes, root, tag);
+    case Kind::scatter: return scatter(mesh, out, x, bytes, root, tag);
+    case Kind::all_to_all: return all_to_all(mesh, out, x, bytes / mesh.size, tag);
+    case Kind::barrier: return barrier(mesh, tag);
+  }
 }
 
 }  // namespace dg::comm

@@ -5,21 +5,11 @@
 #include <string>
 
 #include "../common/dtype.h"
-#include "../communicator.h"
+#include "../communicator/group.h"
 #include "transport.h"
 
 namespace dg::comm {
 
-enum class Kind : uint32_t { all_reduce, reduce, broadcast, all_gather, reduce_scatter, gather, scatter, all_to_all, barrier };
-
-// What the ranks must agree on, as it travels.
-struct Descriptor {
-  uint64_t sequence = 0;
-  Kind kind = Kind::barrier;
-  uint32_t dtype = 0, op = DG_NONE, root = DG_NONE;
-  int64_t numel = 0;
-};
-std::string text_of(const Descriptor& descriptor);
 uint32_t tag_of(const Descriptor& descriptor);
 
 // Compares descriptors before every collective: those of neighbours in a ring, or, where little is to be reduced, those of all ranks with the elements behind
@@ -46,15 +36,7 @@ class Agreement {
   std::vector<Peer> peers_;
 };
 
-// `numel`: elements of x where there is only x, else of the smaller of the two.
-void all_reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op, uint32_t tag);
-void reduce(Mesh& mesh, void* x, uint32_t dtype, int64_t numel, uint32_t op, int root, uint32_t tag);
-void broadcast(Mesh& mesh, void* x, int64_t bytes, int root, uint32_t tag);
-void all_gather(Mesh& mesh, void* out, const void* x, int64_t bytes, uint32_t tag);
-void reduce_scatter(Mesh& mesh, void* out, const void* x, uint32_t dtype, int64_t numel, uint32_t op, uint32_t tag);
-void gather(Mesh& mesh, void* out, const void* x, int64_t bytes, int root, uint32_t tag);
-void scatter(Mesh& mesh, void* out, const void* x, int64_t bytes, int root, uint32_t tag);
-void all_to_all(Mesh& mesh, void* out, const void* x, int64_t bytes, uint32_t tag);
-void barrier(Mesh& mesh, uint32_t tag);
+// Does an operation over the mesh.
+void run_collective(Mesh& mesh, const Operation& operation, uint32_t tag);
 
 }  // namespace dg::comm

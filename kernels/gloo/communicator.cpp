@@ -24,8 +24,6 @@ uint32_t mixed(int64_t numel, uint32_t dtype) {
 uint64_t header_slot(uint32_t tag) { return kHeader | tag; }
 uint64_t data_slot(uint32_t tag, int64_t numel, uint32_t dtype) { return kData | uint64_t(tag) << 32 | mixed(numel, dtype); }
 
-std::string content_text(int64_t numel, uint32_t dtype) { return std::string(dtype_name(dtype)) + "[" + std::to_string(numel) + "]"; }
-
 Call call_of(std::string label, uint64_t sequence, double timeout) {
   Call call;
   call.label = std::move(label);
@@ -37,7 +35,7 @@ Call call_of(std::string label, uint64_t sequence, double timeout) {
 
 }  // namespace
 
-Communicator::Communicator(int rank, int size, const std::string& address) : rank(rank), size(size) {
+Communicator::Communicator(int rank, int size, const std::string& address) : Group(rank, size) {
   if (alone()) {
     blob_.assign(1, 0);
     return;
@@ -180,7 +178,7 @@ void Communicator::require_connected(const char* what) {
 }
 
 std::shared_ptr<Work> Communicator::connect(std::vector<char> blobs, double timeout) {
-  auto work = std::make_shared<Work>();
+  auto work = std::make_shared<HostWork>();
   std::lock_guard<std::mutex> lock(mutex_);
   if (closing_) fail(DG_DISPOSED, "connect: the communicator was closed");
   if (connected_) fail(DG_RANGE, "connect: the communicator is connected already");
@@ -200,16 +198,24 @@ std::shared_ptr<Work> Communicator::connect(std::vector<char> blobs, double time
   return work;
 }
 
-std::shared_ptr<Work> Communicator::collective(Descriptor descriptor, Pins pins, double timeout, std::function<void(Mesh&, uint32_t)> body, void* x) {
-  auto work = std::make_shared<Work>();
+std::shared_ptr<Work> Communicator::collective(Operation operation, Pins pins, double timeout) {
+  auto work = std::make_shared<HostWork>();
+  if (alone()) {
+    const Tensor &out = operation.out, &x = operation.x;
+    if (out.storage && x.storage && memory_of(out) != memory_of(x) && x.numel > 0) std::memcpy(memory_of(out), memory_of(x), size_t(bytes_of(x)));
+    work->end(DG_OK);
+    return work;
+  }
   std::lock_guard<std::mutex> lock(mutex_);
   require_connected("collective");
   work->pins = std::move(pins);
+  Descriptor& descriptor = operation.descriptor;
   descriptor.sequence = ++sequence_;
-  collectives_.push_back({work, call_of(text_of(descriptor), descriptor.sequence, timeout), [this, descriptor, body = std::move(body), x] {
-                            if (agreement_->small(descriptor)) return agreement_->all_reduce(descriptor, x);
-                            agreement_->reach(descriptor, [&](uint32_t tag) {
-                              if (descriptor.numel > 0 || descriptor.kind == Kind::barrier) body(*mesh_, tag);
+  collectives_.push_back({work, call_of(text_of(descriptor), descriptor.sequence, timeout), [this, operation] {
+                            const Descriptor& d = operation.descriptor;
+                            if (agreement_->small(d)) return agreement_->all_reduce(d, d.kind == Kind::barrier ? nullptr : memory_of(operation.x));
+                            agreement_->reach(d, [&](uint32_t tag) {
+                              if (d.numel > 0 || d.kind == Kind::barrier) run_collective(*mesh_, operation, tag);
                             });
                           }});
   changed_.notify_all();
@@ -233,15 +239,15 @@ struct Message {
 
 }  // namespace
 
-std::shared_ptr<Work> Communicator::send(const void* x, Descriptor content, Pins pins, int target, uint32_t tag, double timeout) {
+std::shared_ptr<Work> Communicator::send(Tensor content, Pins pins, int target, uint32_t tag, double timeout) {
   std::lock_guard<std::mutex> lock(mutex_);
   require_connected("send");
   if (!ready_) fail(DG_RANGE, "send: the communicator is still connecting");
-  auto work = std::make_shared<Work>();
+  auto work = std::make_shared<HostWork>();
   work->pins = std::move(pins);
   auto message = std::make_shared<Message>();
   message->header = {content.numel, content.dtype, tag};
-  const size_t bytes = size_t(content.numel * dtype_size(content.dtype));
+  const size_t bytes = size_t(bytes_of(content));
   Task task{work,
             call_of("send of " + content_text(content.numel, content.dtype) + " to rank " + std::to_string(target) + " (tag " + std::to_string(tag) + ")", 0, timeout),
             [message] {
@@ -253,7 +259,7 @@ std::shared_ptr<Work> Communicator::send(const void* x, Descriptor content, Pins
   try {
     SignalGuard guard;
     message->announcement = mesh_->buffer(&message->header, sizeof(Header));
-    message->data = mesh_->buffer(const_cast<void*>(x), bytes);
+    message->data = mesh_->buffer(memory_of(content), bytes);
     message->announcement->send(target, header_slot(tag));
     message->data->send(target, data_slot(tag, content.numel, content.dtype));
   } catch (const Failure& failure) {
@@ -263,14 +269,14 @@ std::shared_ptr<Work> Communicator::send(const void* x, Descriptor content, Pins
   return this->message(std::move(task));
 }
 
-std::shared_ptr<Work> Communicator::recv(void* out, Descriptor content, Pins pins, int source, uint32_t tag, double timeout) {
+std::shared_ptr<Work> Communicator::recv(Tensor content, Pins pins, int source, uint32_t tag, double timeout) {
   std::lock_guard<std::mutex> lock(mutex_);
   require_connected("recv");
   if (!ready_) fail(DG_RANGE, "recv: the communicator is still connecting");
-  auto work = std::make_shared<Work>();
+  auto work = std::make_shared<HostWork>();
   work->pins = std::move(pins);
   auto message = std::make_shared<Message>();
-  const size_t bytes = size_t(content.numel * dtype_size(content.dtype));
+  const size_t bytes = size_t(bytes_of(content));
   const std::string from = source < 0 ? "any rank" : "rank " + std::to_string(source);
   const std::string wanted = content_text(content.numel, content.dtype);
   const uint64_t slot = data_slot(tag, content.numel, content.dtype);
@@ -285,13 +291,13 @@ std::shared_ptr<Work> Communicator::recv(void* out, Descriptor content, Pins pin
                                   std::to_string(header.tag) + " to rank " + std::to_string(this->rank) + ", which receives " + wanted};
               if (source < 0) message->data->recv(rank, slot);
               message->data->waitRecv();
-              work->source = rank;
+              work->from = rank;
             }};
   current_call = &task.call;
   try {
     SignalGuard guard;
     message->announcement = mesh_->buffer(&message->header, sizeof(Header));
-    message->data = mesh_->buffer(out, bytes);
+    message->data = mesh_->buffer(memory_of(content), bytes);
     if (source < 0) {
       std::vector<int> others;
       for (int i = 0; i < size; i++)

@@ -9,25 +9,22 @@
 
 namespace dg::comm {
 
-class Communicator : public std::enable_shared_from_this<Communicator> {
+class Communicator final : public Group, public std::enable_shared_from_this<Communicator> {
  public:
   Communicator(int rank, int size, const std::string& address);
 
-  const int rank, size;
-  bool alone() const { return size == 1; }
-  const std::vector<char>& blob() const { return blob_; }
-
-  std::shared_ptr<Work> connect(std::vector<char> blobs, double timeout);
-  // Runs `body` in the order of these calls, after the ranks have agreed on `descriptor`, whose sequence is filled in here. x: of an allReduce.
-  std::shared_ptr<Work> collective(Descriptor descriptor, Pins pins, double timeout, std::function<void(Mesh&, uint32_t tag)> body, void* x = nullptr);
-  std::shared_ptr<Work> send(const void* x, Descriptor content, Pins pins, int target, uint32_t tag, double timeout);
-  std::shared_ptr<Work> recv(void* out, Descriptor content, Pins pins, int source, uint32_t tag, double timeout);
-  void abort(const std::string& text);
-  void close();
+  const std::vector<char>& blob() const override { return blob_; }
+  std::shared_ptr<Work> connect(std::vector<char> blobs, double timeout) override;
+  // Runs in the order of these calls, after the ranks have agreed on the descriptor, whose sequence is filled in here.
+  std::shared_ptr<Work> collective(Operation operation, Pins pins, double timeout) override;
+  std::shared_ptr<Work> send(Tensor content, Pins pins, int target, uint32_t tag, double timeout) override;
+  std::shared_ptr<Work> recv(Tensor content, Pins pins, int source, uint32_t tag, double timeout) override;
+  void abort(const std::string& text) override;
+  void close() override;
 
  private:
   struct Task {
-    std::shared_ptr<Work> work;
+    std::shared_ptr<HostWork> work;
     Call call;
     std::function<void()> body;
   };

@@ -14,19 +14,14 @@
 #include <string>
 #include <vector>
 
+#include "../communicator/group.h"
+
 namespace dg::comm {
 
 namespace transport = ::gloo::transport;
 namespace tcp = ::gloo::transport::tcp;
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
-
-// How a work or a communicator failed; thrown.
-struct Failure {
-  int32_t status;
-  int32_t rank;  // that the failure is about, -1 for none
-  std::string text;
-};
 
 // What a thread is doing, for its deadline and for the texts of failures.
 struct Call {
@@ -51,8 +46,6 @@ class SignalGuard {
 };
 
 inline constexpr milliseconds kSlice(20);  // how soon a thread that waits sees that it should not
-
-inline std::string rank_text(int rank) { return "rank " + std::to_string(rank); }
 
 class Mesh;
 

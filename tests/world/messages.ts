@@ -1,5 +1,5 @@
 /** Messages between two ranks. */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { distributed, DistributedError, tensor, zeros } from "../../mod.ts";
 
 export async function messages(rank: number, size: number): Promise<void> {
@@ -46,6 +46,30 @@ export async function messages(rank: number, size: number): Promise<void> {
     const work = rank === 0 ? group.send(tensor([1, 2, 3]), 1) : group.recv(zeros([2]), 0);
     const error = await assertRejects(() => work.done(), DistributedError);
     assert(/rank 0 sent float32\[3\] with tag 0 to rank 1, which receives float32\[2\]/.test(error.message), error.message);
+  }
+  distributed.barrier();
+}
+
+/** Without tags and without "from any", where messages are matched in their order. */
+export async function orderedMessages(rank: number, size: number): Promise<void> {
+  const next = (rank + 1) % size, previous = (rank + size - 1) % size, got = zeros([3]);
+  const send = () => distributed.send(tensor([rank, 1, 2]), next), recv = () => distributed.recv(got, previous);
+  for (const step of rank === 0 ? [send, recv] : [recv, send]) step().wait();
+  assertEquals(got.tolist(), [previous, 1, 2]);
+  if (rank === 0) { for (let i = 0; i < 5; i++) distributed.send(tensor([i]), 1); }
+  else if (rank === 1) {
+    const whole = zeros([5, 1]);
+    for (let i = 0; i < 5; i++) assertEquals(distributed.recv(whole.select(0, i), 0, { asyncOp: true }).collective, "recv");
+    distributed.barrier();
+    assertEquals(whole.tolist(), [[0], [1], [2], [3], [4]]);
+  }
+  if (rank !== 1) distributed.barrier();
+  assertThrows(() => distributed.send(tensor([1]), next, { tag: 3 }), RangeError, "NCCL has no tags");
+  assertThrows(() => distributed.recv(got, null), RangeError, "give the source");
+  const group = (await distributed.newGroup())!;
+  if (rank === 0) {
+    const error = await assertRejects(() => group.recv(got, 1, { timeout: 300 }).done(), DistributedError, "rank 1 does not answer");
+    assertEquals([error.rank, error.collective], [1, "recv"]);
   }
   distributed.barrier();
 }

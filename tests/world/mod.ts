@@ -13,7 +13,15 @@ export class Rank {
   readonly #reading: Promise<unknown>;
 
   /** `through`: the command that runs the rank's own, if any. */
-  constructor(rank: number, size: number, scenario: string, store: string, backend: string, through: readonly string[] = []) {
+  constructor(
+    rank: number,
+    size: number,
+    scenario: string,
+    store: string,
+    backend: string,
+    through: readonly string[] = [],
+    env: Record<string, string> = {},
+  ) {
     const script = new URL("rank.ts", import.meta.url).href;
     const [command, ...args] = [
       ...through,
@@ -30,7 +38,12 @@ export class Rank {
     ];
     this.#child = new Deno.Command(command, {
       args,
-      env: { NO_COLOR: "1", OMP_NUM_THREADS: "1" },
+      env: {
+        NO_COLOR: "1",
+        OMP_NUM_THREADS: "1",
+        ...backend === "nccl" ? { DINOGRAD_EMULATED_CUDA: "1", DINOGRAD_EMULATED_DEVICES: String(size) } : {},
+        ...env,
+      },
       stdout: "piped",
       stderr: "piped",
     }).spawn();
@@ -94,9 +107,10 @@ export async function withWorld(
   body: (ranks: Rank[]) => Promise<void>,
   backend = "gloo",
   through: readonly (readonly string[])[] = [],
+  env: Record<string, string> = {},
 ): Promise<void> {
   const folder = await Deno.makeTempDir({ prefix: "dinograd_world_" });
-  const ranks = Array.from({ length: size }, (_, rank) => new Rank(rank, size, scenario, `${folder}/store`, backend, through[rank]));
+  const ranks = Array.from({ length: size }, (_, rank) => new Rank(rank, size, scenario, `${folder}/store`, backend, through[rank], env));
   try {
     await body(ranks);
   } finally {
@@ -113,9 +127,16 @@ export async function withWorld(
 }
 
 /** Runs a world whose ranks check everything themselves. */
-export async function runWorld(size: number, scenario: string, backend = "gloo"): Promise<void> {
-  await withWorld(size, scenario, async (ranks) => {
-    const ends = await Promise.all(ranks.map((it) => it.end()));
-    ends.forEach(({ code, errors }, rank) => assert(code === 0, `rank ${rank} of ${size} failed in ${scenario}: ${errors}`));
-  }, backend);
+export async function runWorld(size: number, scenario: string, backend = "gloo", env: Record<string, string> = {}): Promise<void> {
+  await withWorld(
+    size,
+    scenario,
+    async (ranks) => {
+      const ends = await Promise.all(ranks.map((it) => it.end()));
+      ends.forEach(({ code, errors }, rank) => assert(code === 0, `rank ${rank} of ${size} failed in ${scenario}: ${errors}`));
+    },
+    backend,
+    [],
+    env,
+  );
 }

@@ -1,12 +1,13 @@
 /** A rank of a test's world: `rank.ts scenario rank size store backend`. */
-import { distributed } from "../../mod.ts";
+import { type DeviceLike, distributed, setDefaultDevice } from "../../mod.ts";
 import { conformance } from "./conformance.ts";
 import * as ddp from "./ddp.ts";
 import * as faults from "./faults.ts";
 import { leavingInTurn, objects, subgroups } from "./groups.ts";
-import { messages } from "./messages.ts";
+import { messages, orderedMessages } from "./messages.ts";
 import { misuse } from "./misuse.ts";
 import { resume, resumeSharded } from "./resume.ts";
+import * as streams from "./streams.ts";
 import { syncBatchNorm } from "./sync_batch_norm.ts";
 
 const scenarios: Record<string, (rank: number, size: number) => Promise<void>> = {
@@ -15,17 +16,20 @@ const scenarios: Record<string, (rank: number, size: number) => Promise<void>> =
   messages,
   misuse,
   objects,
+  orderedMessages,
   resume,
   resumeSharded,
   subgroups,
   syncBatchNorm,
   ...ddp,
   ...faults,
+  ...streams,
 };
 
 const [scenario, rank, size, store, backend] = Deno.args;
+if (backend === "nccl") setDefaultDevice(`cuda:${rank}` as DeviceLike);
 await distributed.initProcessGroup({
-  backend: backend as "gloo",
+  backend: backend as distributed.BackendName,
   initMethod: `file://${store}`,
   rank: Number(rank),
   worldSize: Number(size),

@@ -1,16 +1,20 @@
 /**
- * The Gloo back end: process groups of CPU tensors over TCP.
+ * Connecting the ranks of a process group.
  *
  * @module
  */
-import { gloo, refusal } from "../ffi/communicator.ts";
+import { refusal } from "../ffi/communicator.ts";
 import { DistributedError } from "../ffi/errors.ts";
+import type { Backend } from "./backend.ts";
+import { processEnvironment } from "./environment.ts";
 import { CommunicatorGroup } from "./process_group.ts";
 import type { Store } from "./store.ts";
 import { NativeWork } from "./work.ts";
 
-/** What {@linkcode connectGloo} takes. */
-export interface GlooOptions {
+/** What {@linkcode connect} takes. */
+export interface ConnectOptions {
+  /** What carries the collectives, and for which device. */
+  backend: Backend;
   /** Number of this process in the group. */
   rank: number;
   /** The global rank of each rank of the group. */
@@ -25,14 +29,6 @@ export interface GlooOptions {
 
 const encoder = new TextEncoder(), decoder = new TextDecoder();
 
-function environment(name: string): string | undefined {
-  try {
-    return Deno.env.get(name);
-  } catch {
-    return undefined; // no permission to read it: as if it were not set
-  }
-}
-
 /** What processes that reach each other over loopback have in common. */
 async function machine(): Promise<string> {
   try {
@@ -44,12 +40,12 @@ async function machine(): Promise<string> {
 }
 
 /** The address of this machine for others: the first that is neither loopback nor link-local. */
-function ownAddress(): string {
+function ownAddress({ name, addressVariable }: Backend): string {
   const usable = Deno.networkInterfaces().filter(({ address }) => !/^(127\.|169\.254\.|::1$|fe80:)/i.test(address));
   const found = usable.find(({ family }) => family === "IPv4") ?? usable[0];
   if (found === undefined) {
     throw new DistributedError(
-      "gloo: this machine has no address that others could reach: name one with the option address or GLOO_SOCKET_IFNAME",
+      `${name}: this machine has no address that others could reach: name one with the option address or ${addressVariable}`,
     );
   }
   return found.address;
@@ -59,7 +55,7 @@ function ownAddress(): string {
 export type Exchange = (what: string, value: Uint8Array) => Promise<Uint8Array[]>;
 
 /** Exchanges over a store, for the first group. */
-export function exchangeOver(store: Store, rank: number, size: number, timeout: number): Exchange {
+export function exchangeOver(name: string, store: Store, rank: number, size: number, timeout: number): Exchange {
   const deadline = Date.now() + timeout;
   return async (what, value) => {
     await store.set(`${what}/${rank}`, value);
@@ -71,16 +67,16 @@ export function exchangeOver(store: Store, rank: number, size: number, timeout: 
       const missing = there.flatMap((it, i) => it ? [] : [i]);
       if (missing.length === 0) throw error;
       const who = missing.length === 1 ? `rank ${missing[0]}` : `ranks ${missing.join(", ")}`;
-      throw new DistributedError(`gloo: ${who} did not arrive within ${timeout} ms`, { rank: missing[0], cause: error });
+      throw new DistributedError(`${name}: ${who} did not arrive within ${timeout} ms`, { rank: missing[0], cause: error });
     }
   };
 }
 
 /** Raises what a rank has reported in place of its part. */
-function raiseFirst(parts: readonly Uint8Array[], ranks: readonly number[]): void {
+function raiseFirst(name: string, parts: readonly Uint8Array[], ranks: readonly number[]): void {
   parts.forEach((part, i) => {
     if (part[0] === FAILED) {
-      throw new DistributedError(`gloo: on rank ${ranks[i]}: ${decoder.decode(part.subarray(1))}`, { rank: ranks[i] });
+      throw new DistributedError(`${name}: on rank ${ranks[i]}: ${decoder.decode(part.subarray(1))}`, { rank: ranks[i] });
     }
   });
 }
@@ -102,19 +98,22 @@ function part(result: Uint8Array | Error): Uint8Array {
  * @throws {DistributedError} If a rank does not arrive or cannot be reached: on all ranks, where they can be told.
  * @throws {LibraryNotFoundError} If the library is not built.
  */
-export async function connectGloo(options: GlooOptions): Promise<CommunicatorGroup> {
-  const { rank, ranks, timeout, exchange } = options, deadline = Date.now() + timeout, size = ranks.length;
+export async function connect(options: ConnectOptions): Promise<CommunicatorGroup> {
+  const { backend, rank, ranks, timeout, exchange } = options,
+    { name, device } = backend,
+    deadline = Date.now() + timeout,
+    size = ranks.length;
   const machines = (await exchange("machine", encoder.encode(await machine()))).map((it) => decoder.decode(it));
   const local = machines.every((it) => it === machines[0]);
   let group: CommunicatorGroup | null = null;
   try {
     let id = 0, blob: Uint8Array | Error;
     try {
-      const library = gloo();
-      const address = options.address ?? environment("GLOO_SOCKET_IFNAME") ?? (local ? "127.0.0.1" : ownAddress());
-      id = library.dg_comm_open(rank, size, encoder.encode(`${address}\0`), 0);
-      if (id === 0) throw new DistributedError(`gloo: ${refusal(library).message}`);
-      group = new CommunicatorGroup({ library, id, backend: "gloo", device: "cpu", rank, ranks, timeout });
+      const library = backend.open();
+      const address = options.address ?? processEnvironment(backend.addressVariable) ?? (local ? "127.0.0.1" : ownAddress(backend));
+      id = library.dg_comm_open(rank, size, encoder.encode(`${address}\0`), device.index);
+      if (id === 0) throw new DistributedError(`${name}: ${refusal(library).message}`);
+      group = new CommunicatorGroup({ library, id, backend: name, device, rank, ranks, timeout });
       blob = new Uint8Array(library.dg_comm_blob(id, null, 0));
       library.dg_comm_blob(id, blob, blob.length);
     } catch (error) {
@@ -122,10 +121,10 @@ export async function connectGloo(options: GlooOptions): Promise<CommunicatorGro
     }
     const blobs = await exchange("blob", part(blob));
     if (blob instanceof Error) throw blob;
-    raiseFirst(blobs, ranks);
+    raiseFirst(name, blobs, ranks);
     const all = new Uint8Array(await new Blob(blobs.map((it) => it.subarray(1)) as BlobPart[]).arrayBuffer());
     const { library } = group!, work = library.dg_comm_connect(id, all, all.length, Math.max(1, deadline - Date.now()));
-    if (work === 0) throw new DistributedError(`gloo: ${refusal(library).message}`);
+    if (work === 0) throw new DistributedError(`${name}: ${refusal(library).message}`);
     await new NativeWork(group!, { id: work, collective: "connecting", tensors: [] }).done();
     return group!;
   } catch (error) {
