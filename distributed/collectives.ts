@@ -337,7 +337,8 @@ export function send(tensor: Tensor, dst: number, options?: GroupOptions & Messa
 /**
  * Receives into a tensor (`torch.distributed.recv`, with `asyncOp` `irecv`).
  *
- * @param src Global rank, or `null` for what comes first from any; `sourceRank()` of the work tells from which.
+ * @param src Global rank, or `null` for what comes first from any; `sourceRank()` of the work tells from which. One tag is to be waited for in one of these
+ * ways at a time: which of two such receives a message meets is not defined.
  */
 export function recv(tensor: Tensor, src: number | null, options?: GroupOptions & MessageOptions): Work {
   const group = groupOf("recv", options);

@@ -77,7 +77,7 @@ export interface ProcessGroup {
   allToAll(out: Tensor | readonly Tensor[], x: Tensor | readonly Tensor[], options?: CollectiveOptions): Work;
   /** Sends `x` to rank `target`. */
   send(x: Tensor, target: number, options?: MessageOptions): Work;
-  /** Receives into `out` from rank `source`, or from any with `null`. */
+  /** Receives into `out` from rank `source`, or from any with `null`. Do not wait for one tag in both ways at once: which of them a message meets is not defined. */
   recv(out: Tensor, source: number | null, options?: MessageOptions): Work;
   /** Ends when all ranks have called it. */
   barrier(options?: CollectiveOptions): Work;

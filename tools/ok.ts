@@ -15,7 +15,7 @@ const steps: [name: string, ...command: string[]][] = [
   ["documentation lint", deno, "doc", "--lint", ...Object.values(entries)],
   ["source manifest", deno, "run", "-A", "tools/manifest.ts", "--check"],
   ["publishable", deno, "publish", "--dry-run", "--allow-dirty"],
-  ["native build", deno, "task", "build"],
+  ["native build", deno, "task", "build", "--gloo"],
   ["sanitizers", deno, "task", "sanitize"],
 ];
 if (!Deno.args.includes("--without-tests")) steps.push(["tests and documentation examples", deno, "task", "test"]);

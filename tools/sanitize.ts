@@ -1,7 +1,7 @@
 /**
  * Builds the kernels with the address and undefined-behaviour sanitizers and runs `kernels/test/`: every symbol of `ffi/symbols.ts` with random
- * headers and arguments, valid ones among them. `--calls=N` sets the number of calls (default 100000), `--seed=N` the sequence. Then the tests that reach
- * every kernel run on the sanitized library.
+ * headers and arguments, valid ones among them, and process groups over Gloo whose ranks are threads. `--calls=N` sets the number of calls (default 100000),
+ * `--seed=N` the sequence. Then the tests that reach every kernel run on the sanitized library.
  *
  * @module
  */
@@ -95,6 +95,9 @@ await run("cmake", [
 ]);
 await run("cmake", ["--build", build]);
 await run(`${build}/kernel_tests`, [String(options.calls), String(options.seed)]);
+if (await Deno.stat(`${build}/rank_tests`).then((it) => it.isFile, () => false)) {
+  await run(`${build}/rank_tests`, ["12", String(options.seed)]);
+} else console.log("libgloo-dev is not installed: process groups are left out");
 await run(Deno.execPath(), ["test", "-A", "--no-check", "--quiet", "--reporter=dot", ...tests.map((name) => `tests/${name}_test.ts`)], {
   DINOGRAD_LIBRARY_DIR: build,
   // The sanitizer's run time has to come first in the process, before V8's.
