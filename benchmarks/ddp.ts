@@ -1,13 +1,14 @@
 /**
- * `deno run -A benchmarks/ddp.ts [--rounds=9] [--size=32] [--batch=16] [--python=python3]`: what DistributedDataParallel costs and hides, with ResNet-18 (the
- * form for small pictures) on two ranks of one thread, and PyTorch's with the same model if `--python` has it. All ways take turns in one run; medians of their
- * step times, and ratios.
+ * `deno run -A benchmarks/ddp.ts [--rounds=9] [--size=32] [--batch=16] [--python=python3] [--link=1gbit]`: what DistributedDataParallel costs and hides, with
+ * ResNet-18 (the form for small pictures) on two ranks of one thread, and PyTorch's with the same model if `--python` has it. All ways take turns in one run;
+ * medians of their step times, and ratios. `--link` puts the ranks on hosts of their own (`hosts.ts`) that send at this rate.
  *
  * @module
  */
 import { parseArgs } from "@std/cli";
 import { distributed, nn, noGrad, optim, randn, scope, setThreads, type Tensor, zeros } from "../mod.ts";
 import { resnet18 } from "../vision/mod.ts";
+import { Hosts } from "./hosts.ts";
 import { PyTorch } from "./pytorch.ts";
 
 /** Step times of a rank in milliseconds. */
@@ -93,19 +94,24 @@ export async function measure(rank: number, { rounds, size, batch, python, port 
 
 if (import.meta.main) {
   const options = parseArgs(Deno.args, {
-    string: ["rounds", "size", "batch", "python"],
+    string: ["rounds", "size", "batch", "python", "link"],
     default: { rounds: "9", size: "32", batch: "16" },
   });
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 }), { port } = listener.addr as Deno.NetAddr;
   listener.close();
   const python = typeof options.python === "string" ? options.python : null;
+  if (python !== null && options.link) throw new Error("ddp: --python and --link exclude each other");
   const work: Work = { rounds: Number(options.rounds), size: Number(options.size), batch: Number(options.batch), python, port };
-  const [times] = await distributed.spawn<Times>(import.meta.url, {
-    nprocs: 2,
-    name: "measure",
-    args: [work],
-    env: { OMP_NUM_THREADS: "1" },
-  });
+  let times: Times;
+  if (typeof options.link === "string") {
+    await using hosts = await Hosts.create(2, options.link);
+    times = await hosts.run<Times>(import.meta.url, "measure", [work]);
+  } else {[times] = await distributed.spawn<Times>(import.meta.url, {
+      nprocs: 2,
+      name: "measure",
+      args: [work],
+      env: { OMP_NUM_THREADS: "1" },
+    });}
   const middle = Object.fromEntries(Object.entries(times).map(([way, all]) => [way, median(all)]));
   for (const [way, ms] of Object.entries(middle)) console.log(`${way.padEnd(36)} ${ms.toFixed(1).padStart(8)} ms`);
   const ratio = (a: string, b: string) => median(times[a].map((it, i) => it / times[b][i])).toFixed(3);

@@ -1,5 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { distributed, DistributedError, nn } from "../mod.ts";
+import { assignBuckets } from "../distributed/ddp/buckets.ts";
+import { distributed, DistributedError, nn, zeros } from "../mod.ts";
 import { runWorld } from "./world/mod.ts";
 
 for (const size of [2, 3]) {
@@ -21,4 +22,22 @@ Deno.test("two ranks train as one over NCCL with the streams in a random order [
 Deno.test("DistributedDataParallel without a process group says how to make one", () => {
   assertThrows(() => new distributed.DistributedDataParallel(new nn.Linear(2, 2)), DistributedError, "await initProcessGroup()");
   assertEquals(distributed.isInitialized(), false);
+});
+
+Deno.test("buckets: in reverse order, a small one first and a small one last, each dtype by itself", () => {
+  /** Sizes of the parameters of each bucket, in KiB, for parameters of these sizes. */
+  const buckets = (sizes: readonly number[], dtype: "float32" | "float64" = "float32", limit = 4096) => {
+    const width = dtype === "float32" ? 4 : 8;
+    const made = assignBuckets(sizes.map((size, i) => [`p${i}`, zeros([size * 1024 / width], { dtype })]), limit * 1024);
+    return made.map((it) => {
+      const parts = it.slots.map((slot) => slot.parameter.numel() * width / 1024);
+      it.buffer.dispose();
+      return parts;
+    });
+  };
+  assertEquals(buckets([300, 700, 3000, 2000, 500, 1500, 100, 900, 200]), [[200, 900], [100, 1500, 500, 2000], [3000], [700, 300]]);
+  assertEquals(buckets([300, 700, 3000], "float64"), [[3000], [700, 300]]);
+  assertEquals(buckets([700, 600, 100, 1024]), [[1024], [100, 600, 700]]); // the tail would be more than half
+  assertEquals(buckets([2000, 3000, 1024]), [[1024], [3000, 2000]]);
+  assertEquals(buckets([10]), [[10]]);
 });

@@ -12,8 +12,8 @@ import { Tensor } from "../../tensor/tensor.ts";
 /** A parameter and its name. */
 export type Named = readonly [name: string, parameter: Tensor];
 
-/** Bytes of the first bucket at most: the gradients that are ready first shall be under way soon. */
-export const FIRST_BUCKET_BYTES = 2 ** 20;
+/** Bytes of the first and the last bucket at most: the gradients that are ready first shall be under way soon, and those that are ready last soon be there. */
+export const OUTER_BUCKET_BYTES = 2 ** 20;
 
 /** The gradients of one bucket, as communication hooks see them. */
 export interface GradBucket {
@@ -127,31 +127,42 @@ export class Bucket {
   }
 }
 
+type Members = [position: number, parameter: Named][];
+
+/** Parts off from the last bucket what comes last, if that is less than the rest. */
+function withoutTail(members: Members, sizeOf: (p: Tensor) => number): Members[] {
+  const sizes = members.map(([, [, p]]) => sizeOf(p)), all = sizes.reduce((a, b) => a + b, 0);
+  let start = members.length, tail = 0;
+  while (start > 0 && tail + sizes[start - 1] <= OUTER_BUCKET_BYTES) tail += sizes[--start];
+  return 2 * tail < all ? [members.slice(0, start), members.slice(start)] : [members];
+}
+
 /**
  * Puts parameters into buckets: from the last to the first, as backward reaches them, those of one dtype and device together.
  *
- * @param bytes Largest size of a bucket; one parameter may be larger by itself. The first bucket of each kind has at most {@linkcode FIRST_BUCKET_BYTES}.
+ * @param bytes Largest size of a bucket; one parameter may be larger by itself. The first and the last bucket of each kind have at most
+ *     {@linkcode OUTER_BUCKET_BYTES}.
  * @returns The buckets, in the order in which they will be complete.
  */
 export function assignBuckets(parameters: readonly Named[], bytes: number): Bucket[] {
   interface Open {
-    members: [number, Named][];
+    members: Members;
     bytes: number;
     limit: number;
-    last: number;
   }
-  const open = new Map<string, Open>(), closed: Open[] = [];
+  const sizeOf = (p: Tensor) => p.numel() * bytesOf(p.dtype);
+  const open = new Map<string, Open>(), closed: Members[] = [];
   for (let position = parameters.length - 1; position >= 0; position--) {
-    const [, p] = parameters[position], key = `${p.dtype} ${p.device}`, size = p.numel() * bytesOf(p.dtype);
+    const [, p] = parameters[position], key = `${p.dtype} ${p.device}`;
     let bucket = open.get(key);
-    if (bucket === undefined) open.set(key, bucket = { members: [], bytes: 0, limit: Math.min(bytes, FIRST_BUCKET_BYTES), last: 0 });
+    if (bucket === undefined) open.set(key, bucket = { members: [], bytes: 0, limit: Math.min(bytes, OUTER_BUCKET_BYTES) });
     bucket.members.push([position, parameters[position]]);
-    bucket.bytes += size;
-    bucket.last = parameters.length - position;
+    bucket.bytes += sizeOf(p);
     if (bucket.bytes < bucket.limit) continue;
-    closed.push(bucket);
-    open.set(key, { members: [], bytes: 0, limit: bytes, last: 0 });
+    closed.push(bucket.members);
+    open.set(key, { members: [], bytes: 0, limit: bytes });
   }
-  closed.push(...[...open.values()].filter((it) => it.members.length > 0));
-  return closed.sort((a, b) => a.last - b.last).map(({ members }, i) => new Bucket(i, members));
+  for (const { members } of open.values()) closed.push(...withoutTail(members, sizeOf));
+  const last = (members: Members) => members.at(-1)?.[0] ?? Infinity;
+  return closed.filter((it) => it.length > 0).sort((a, b) => last(b) - last(a)).map((members, i) => new Bucket(i, members));
 }

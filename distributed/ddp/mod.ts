@@ -23,7 +23,7 @@ import { Reducer } from "./reducer.ts";
 export interface DistributedDataParallelOptions {
   /** Who trains together. Default: all ranks. */
   processGroup?: ProcessGroup;
-  /** Largest bucket of gradients, in MiB; the first has at most 1. Default 25. */
+  /** Largest bucket of gradients, in MiB; the first and the last have at most 1. Default 25. */
   bucketCapMb?: number;
   /** Give all ranks the buffers of rank 0 before each forward in training mode. Default `true`. */
   broadcastBuffers?: boolean;
