@@ -57,8 +57,9 @@ char* bytes_of(const void* memory) { return const_cast<char*>(static_cast<const 
 
 constexpr int64_t kSegment = 256 << 10;  // bytes: a segment is reduced while the next is on its way
 
-constexpr int64_t kSmallBytes = 64 << 10;  // up to so many in all, and
-constexpr int kSmallRanks = 16;            // among so many, every rank sends its elements to all others: one step instead of many
+constexpr int kSmallRanks = 16;  // among so many, every rank sends few elements to all others: one step instead of many
+// So many bytes each. Two ranks send each other no more than a ring would.
+int64_t small_bytes(int ranks) { return ranks == 2 ? 512 << 10 : (64 << 10) / (ranks - 1); }
 
 // Messages of one slot come in the order in which they were sent.
 uint64_t part_slot(uint32_t tag, int round) { return kPart | uint64_t(tag) << 16 | uint64_t(round); }
@@ -160,7 +161,7 @@ void Agreement::start() {
 
 void Agreement::listen(int peer) {
   Peer& it = peers_[peer];
-  it.memory.resize(sizeof(Descriptor) + size_t(kSmallBytes / (mesh_.size - 1)));
+  it.memory.resize(sizeof(Descriptor) + size_t(small_bytes(mesh_.size)));
   it.inbox = mesh_.buffer(it.memory.data(), it.memory.size());
   it.inbox->recv(peer, kDescriptor);
 }
@@ -204,20 +205,20 @@ void Agreement::reach(const Descriptor& own, const std::function<void(uint32_t)>
 
 bool Agreement::small(const Descriptor& own) const {
   if (mesh_.size > kSmallRanks) return false;
-  return own.kind == Kind::barrier || (own.kind == Kind::all_reduce && own.numel <= kSmallBytes / (mesh_.size - 1) / dtype_size(own.dtype));
+  return own.kind == Kind::barrier || (own.kind == Kind::all_reduce && own.numel <= small_bytes(mesh_.size) / dtype_size(own.dtype));
 }
 
 void Agreement::all_reduce(const Descriptor& own, void* x) {
   const size_t bytes = size_t(own.numel * dtype_size(own.dtype)), count = size_t(own.numel);
-  const std::unique_ptr<char[]> outgoing(new char[sizeof own + kSmallBytes]), sum(new char[kSmallBytes]);
-  std::memcpy(outgoing.get(), &own, sizeof own);
-  if (bytes > 0) std::memcpy(outgoing.get() + sizeof own, x, bytes);
+  outgoing_.resize(sizeof own + size_t(small_bytes(mesh_.size)));
+  std::memcpy(outgoing_.data(), &own, sizeof own);
+  if (bytes > 0) std::memcpy(outgoing_.data() + sizeof own, x, bytes);
   std::vector<bool> heard(mesh_.size);
   current_call->unheard = [&](int rank) { return !heard[rank]; };
   const Ending forget{[call = current_call] { call->unheard = nullptr; }};
   std::vector<std::unique_ptr<Buffer>> sends;
   for (int shift = 1; shift < mesh_.size; shift++) {
-    sends.push_back(mesh_.buffer(outgoing.get(), sizeof own + bytes));
+    sends.push_back(mesh_.buffer(outgoing_.data(), sizeof own + bytes));
     sends.back()->send((mesh_.rank + shift) % mesh_.size, kDescriptor);
   }
   for (int i = 0; i < mesh_.size; i++) {
@@ -228,11 +229,10 @@ void Agreement::all_reduce(const Descriptor& own, void* x) {
   }
   // In the order of the ranks, so that all have the same bits.
   for (int i = 0; i < mesh_.size && bytes > 0; i++) {
-    const char* theirs = i == mesh_.rank ? static_cast<const char*>(x) : peers_[i].memory.data() + sizeof own;
-    if (i == 0) std::memcpy(sum.get(), theirs, bytes);
-    else combine_of(own.dtype, own.op)(sum.get(), sum.get(), theirs, count);
+    const char* theirs = (i == mesh_.rank ? outgoing_ : peers_[i].memory).data() + sizeof own;
+    if (i == 0) std::memcpy(x, theirs, bytes);
+    else combine_of(own.dtype, own.op)(x, x, theirs, count);
   }
-  if (bytes > 0) std::memcpy(x, sum.get(), bytes);
   if (own.kind == Kind::all_reduce) finish(x, own.dtype, own.numel, own.op, mesh_.size);
   start();
   for (auto& send : sends) send->waitSend();

@@ -34,6 +34,7 @@ class Agreement {
   void compare(const Descriptor& own, int peer) const;
   Mesh& mesh_;
   std::vector<Peer> peers_;
+  std::vector<char> outgoing_;  // what all_reduce() sends
 };
 
 // Does an operation over the mesh.

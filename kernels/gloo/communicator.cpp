@@ -93,27 +93,9 @@ void Communicator::run(Task& task) {
   task.body = nullptr;
 }
 
-void Communicator::run_first(std::unique_lock<std::mutex>& lock) {
-  Task task = std::move(collectives_.front());
-  collectives_.pop_front();
-  running_ = true;
-  lock.unlock();
-  run(task);
-  lock.lock();
-  running_ = false;
-}
-
-void Communicator::run_here(const HostWork& work) {
-  const auto self = shared_from_this();  // a work that ends may let go of the last other reference
-  const SignalGuard guard;
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (work.pending() && !running_ && !closing_ && !collectives_.empty()) run_first(lock);
-  changed_.notify_all();
-}
-
 void Communicator::run_in_order() {
   std::unique_lock<std::mutex> lock(mutex_);
-  const auto due = [&] { return !running_ && (closing_ || !collectives_.empty()); };
+  const auto due = [&] { return closing_ || !collectives_.empty(); };
   bool hung_up = false;
   for (;;) {
     if (!mesh_->broken() || hung_up) {
@@ -127,7 +109,11 @@ void Communicator::run_in_order() {
       continue;
     }
     if (collectives_.empty()) break;
-    run_first(lock);  // those left when it is closed fail at once
+    Task task = std::move(collectives_.front());
+    collectives_.pop_front();
+    lock.unlock();
+    run(task);  // those left when it is closed fail at once
+    lock.lock();
   }
   changed_.notify_all();
   changed_.wait(lock, [&] { return threads_ == 1; });
@@ -214,9 +200,6 @@ std::shared_ptr<Work> Communicator::connect(std::vector<char> blobs, double time
 
 std::shared_ptr<Work> Communicator::collective(Operation operation, Pins pins, double timeout) {
   auto work = std::make_shared<HostWork>();
-  work->help = [self = weak_from_this()](const HostWork& it) {
-    if (const auto communicator = self.lock()) communicator->run_here(it);
-  };
   if (alone()) {
     const Tensor &out = operation.out, &x = operation.x;
     if (out.storage && x.storage && memory_of(out) != memory_of(x) && x.numel > 0) std::memcpy(memory_of(out), memory_of(x), size_t(bytes_of(x)));

@@ -1,5 +1,4 @@
-// A communicator: its connections, the thread that runs its collectives in order unless one that waits for them does, and the threads that wait for messages
-// between two ranks.
+// A communicator: its connections, the thread that runs its collectives in order, and the threads that wait for messages between two ranks.
 #pragma once
 #include <deque>
 #include <functional>
@@ -32,12 +31,8 @@ class Communicator final : public Group, public std::enable_shared_from_this<Com
 
   void start(void (Communicator::*loop)());
   void run_in_order();
-  // Runs collectives on the calling thread, which has nothing else to do, until `work` has ended or the communicator's own thread is at it: two threads less
-  // to wake up.
-  void run_here(const HostWork& work);
   void run_messages();
   void run(Task& task);
-  void run_first(std::unique_lock<std::mutex>& lock);
   std::shared_ptr<Work> message(Task task);
   void require_connected(const char* what);
 
@@ -50,7 +45,7 @@ class Communicator final : public Group, public std::enable_shared_from_this<Com
   std::atomic<bool> ready_{false};
   uint64_t sequence_ = 0;
   int threads_ = 0, idle_ = 0;
-  bool connected_ = false, closing_ = false, finished_ = false, running_ = false;  // running_: a collective, on whatever thread
+  bool connected_ = false, closing_ = false, finished_ = false;
 };
 
 }  // namespace dg::comm

@@ -1,8 +1,7 @@
-// A work on the host: a thread of its communicator ends it, or one that waits for it.
+// A work on the host: a thread of its communicator ends it.
 #pragma once
 #include <chrono>
 #include <condition_variable>
-#include <functional>
 #include <mutex>
 
 #include "../communicator/group.h"
@@ -11,8 +10,6 @@ namespace dg::comm {
 
 class HostWork final : public Work {
  public:
-  // Runs what is queued up to the work on the thread that calls it; empty where only the communicator's may.
-  std::function<void(const HostWork&)> help;
   Pins pins;
   int32_t from = -1;  // written before the end
 
@@ -31,14 +28,8 @@ class HostWork final : public Work {
   }
 
   int32_t join() override {
-    if (help) help(*this);
     while (wait(1e9) == DG_COMM_PENDING) continue;
     return outcome().status;
-  }
-
-  bool pending() const {
-    std::lock_guard<std::mutex> lock(mutex_);
-    return outcome_.status == DG_COMM_PENDING;
   }
 
   Failure outcome() override {
@@ -49,7 +40,7 @@ class HostWork final : public Work {
   int32_t source() const override { return from; }
 
  private:
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable ended_;
   Failure outcome_{DG_COMM_PENDING, -1, ""};
 };
