@@ -6,7 +6,7 @@
  * @module
  */
 import { parseArgs } from "@std/cli";
-import { distributed, nn, noGrad, optim, randn, scope, setThreads, type Tensor, zeros } from "../mod.ts";
+import { distributed, nn, noGrad, optim, randn, scope, setThreads, type Tensor, tensor, zeros } from "../mod.ts";
 import { resnet18 } from "../vision/mod.ts";
 import { Hosts } from "./hosts.ts";
 import { PyTorch } from "./pytorch.ts";
@@ -60,12 +60,14 @@ export async function measure(rank: number, { rounds, size, batch, python, port 
   });
   const x = randn([batch, 3, size, size]), double = randn([2 * batch, 3, size, size]);
   const bytes = [...both.model.parameters()].reduce((sum, p) => sum + p.numel(), 0), flat = zeros([bytes]);
+  // Until the slower of the two ranks has ended: so long takes a step of DDP, whose ranks wait for each other.
   const time = (way: string, run: () => void) => {
     distributed.barrier();
     const start = performance.now();
     run();
-    (times[way] ??= []).push(performance.now() - start);
-    distributed.barrier();
+    const ms = tensor([performance.now() - start]);
+    noGrad(() => distributed.allReduce(ms, { op: "max" }));
+    (times[way] ??= []).push(ms.item());
   };
   const torch = python === null ? null : new PyTorch(python, "pytorch_ddp.py", [rank, port, batch, size].map(String), 1);
   await torch?.line();

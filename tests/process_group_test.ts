@@ -55,6 +55,26 @@ for (const backend of backends) {
     }, backend));
 }
 
+for (const size of [2, 3]) {
+  Deno.test(`collectives agree with plain loops on ${size} ranks that do not read each other's memory [gloo]`, () =>
+    runWorld(size, "conformance", "gloo", { DINOGRAD_PEER_MEMORY: "0" }));
+}
+for (const signal of ["SIGKILL", "SIGSTOP"] as const) {
+  Deno.test(`a rank lost to ${signal} is named by ranks that do not read each other's memory [gloo]`, () =>
+    withWorld(
+      3,
+      "reducingMuch",
+      async (ranks) => {
+        await Promise.all(ranks.map((it) => it.line("ready")));
+        ranks[1].kill(signal);
+        for (const rank of [0, 2]) assertEquals((await ranks[rank].line("failed")).rank, 1);
+      },
+      "gloo",
+      [],
+      { DINOGRAD_PEER_MEMORY: "0" },
+    ));
+}
+
 Deno.test("without a process group, collectives say how to make one", async () => {
   assertEquals(distributed.isInitialized(), false);
   assertThrows(() => distributed.allReduce(ones([1])), DistributedError, "await initProcessGroup()");
@@ -163,8 +183,8 @@ Deno.test("strangers at the ports of a communicator end a connection at most", a
   for (let i = 0; i < 10; i++) {
     const { blobs, connect } = pair();
     for (const [rank, blob] of blobs.entries()) {
-      // Behind the token: the length and bytes of each address, that of the rank itself empty; a port follows the family.
-      const address = 28 + 4 + 4 - (rank === 0 ? 0 : 4), view = new DataView(blob.buffer);
+      // Behind the token and the host: the length and bytes of each address, that of the rank itself empty; a port follows the family.
+      const view = new DataView(blob.buffer), address = 32 + view.getUint32(28, true) + 4 + (rank === 0 ? 4 : 0);
       const port = view.getUint16(address + 2);
       if (i % 3 === rank) continue;
       const stranger = await Deno.connect({ hostname: "127.0.0.1", port });

@@ -130,6 +130,25 @@ void exchange(Mesh& mesh, char* out, const char* x, int64_t bytes, int64_t x_ste
     if (buffer) buffer->waitSend();
 }
 
+// Returns when all ranks are here.
+void meet(Mesh& mesh, uint32_t tag, int round) {
+  std::vector<char> heard(mesh.size);
+  char here = 1;
+  std::vector<std::unique_ptr<Buffer>> buffers;
+  for (int i = 0; i < mesh.size; i++) {
+    if (i == mesh.rank) continue;
+    buffers.push_back(mesh.buffer(&heard[i], 1));
+    buffers.back()->recv(i, part_slot(tag, round));
+  }
+  const size_t incoming = buffers.size();
+  for (int i = 0; i < mesh.size; i++) {
+    if (i == mesh.rank) continue;
+    buffers.push_back(mesh.buffer(&here, 1));
+    buffers.back()->send(i, part_slot(tag, round));
+  }
+  for (size_t i = 0; i < buffers.size(); i++) i < incoming ? buffers[i]->waitRecv() : buffers[i]->waitSend();
+}
+
 // Runs when a block ends, however it does.
 struct Ending {
   std::function<void()> run;
@@ -204,21 +223,23 @@ void Agreement::reach(const Descriptor& own, const std::function<void(uint32_t)>
 }
 
 bool Agreement::small(const Descriptor& own) const {
-  if (mesh_.size > kSmallRanks) return false;
-  return own.kind == Kind::barrier || (own.kind == Kind::all_reduce && own.numel <= small_bytes(mesh_.size) / dtype_size(own.dtype));
+  return own.kind == Kind::barrier || own.numel <= small_bytes(mesh_.size) / dtype_size(own.dtype);
 }
 
-void Agreement::all_reduce(const Descriptor& own, void* x) {
-  const size_t bytes = size_t(own.numel * dtype_size(own.dtype)), count = size_t(own.numel);
-  outgoing_.resize(sizeof own + size_t(small_bytes(mesh_.size)));
+bool Agreement::direct(const Descriptor& own) const {
+  return mesh_.size <= kSmallRanks && (own.kind == Kind::barrier || (own.kind == Kind::all_reduce && (mesh_.near() || small(own))));
+}
+
+void Agreement::exchange(const Descriptor& own, const void* content, size_t bytes) {
+  outgoing_.resize(sizeof own + bytes);
   std::memcpy(outgoing_.data(), &own, sizeof own);
-  if (bytes > 0) std::memcpy(outgoing_.data() + sizeof own, x, bytes);
+  if (bytes > 0) std::memcpy(outgoing_.data() + sizeof own, content, bytes);
   std::vector<bool> heard(mesh_.size);
   current_call->unheard = [&](int rank) { return !heard[rank]; };
   const Ending forget{[call = current_call] { call->unheard = nullptr; }};
   std::vector<std::unique_ptr<Buffer>> sends;
   for (int shift = 1; shift < mesh_.size; shift++) {
-    sends.push_back(mesh_.buffer(outgoing_.data(), sizeof own + bytes));
+    sends.push_back(mesh_.buffer(outgoing_.data(), outgoing_.size()));
     sends.back()->send((mesh_.rank + shift) % mesh_.size, kDescriptor);
   }
   for (int i = 0; i < mesh_.size; i++) {
@@ -227,15 +248,58 @@ void Agreement::all_reduce(const Descriptor& own, void* x) {
     heard[i] = true;
     compare(own, i);
   }
+  for (auto& send : sends) send->waitSend();
+}
+
+void Agreement::all_reduce(const Descriptor& own, void* x) {
+  if (!small(own)) return reduce_in_place(own, static_cast<char*>(x));
+  const size_t bytes = size_t(own.numel * dtype_size(own.dtype));
+  exchange(own, x, bytes);
   // In the order of the ranks, so that all have the same bits.
   for (int i = 0; i < mesh_.size && bytes > 0; i++) {
     const char* theirs = (i == mesh_.rank ? outgoing_ : peers_[i].memory).data() + sizeof own;
     if (i == 0) std::memcpy(x, theirs, bytes);
-    else combine_of(own.dtype, own.op)(x, x, theirs, count);
+    else combine_of(own.dtype, own.op)(x, x, theirs, size_t(own.numel));
   }
   if (own.kind == Kind::all_reduce) finish(x, own.dtype, own.numel, own.op, mesh_.size);
   start();
-  for (auto& send : sends) send->waitSend();
+}
+
+// Every rank reduces a part of its own, read from the memory of the others, and then reads what they have reduced.
+void Agreement::reduce_in_place(const Descriptor& own, char* x) {
+  const int size = mesh_.size, rank = mesh_.rank;
+  const uint64_t address = uint64_t(reinterpret_cast<uintptr_t>(x));
+  exchange(own, &address, sizeof address);
+  std::vector<uint64_t> addresses(size);
+  for (int i = 0; i < size; i++)
+    if (i != rank) std::memcpy(&addresses[i], peers_[i].memory.data() + sizeof own, sizeof address);
+  start();
+  const std::vector<int64_t> parts = equal_parts(own.numel, size);
+  const int64_t width = dtype_size(own.dtype), step = kSegment / width;
+  const Combine combine = combine_of(own.dtype, own.op);
+  segment_.resize(size_t(2 * step * width));
+  char *const sum = segment_.data(), *const theirs = sum + step * width;
+  for (int64_t first = parts[rank]; first < parts[rank + 1]; first += step) {
+    const int64_t count = std::min(step, parts[rank + 1] - first), offset = first * width;
+    auto part_of = [&](int i, char* memory) -> const char* {
+      if (i == rank) return x + offset;
+      mesh_.read(i, memory, addresses[i] + uint64_t(offset), size_t(count * width));
+      return memory;
+    };
+    const char* total = part_of(0, sum);
+    for (int i = 1; i < size; i++) {  // in the order of the ranks, as above
+      char* const out = i == size - 1 ? x + offset : sum;
+      combine(out, total, part_of(i, theirs), size_t(count));
+      total = out;
+    }
+    finish(x + offset, own.dtype, count, own.op, size);
+  }
+  const uint32_t tag = tag_of(own);
+  meet(mesh_, tag, 0);
+  for (int i = 0; i < size; i++)
+    if (i != rank && parts[i] < parts[i + 1])
+      mesh_.read(i, x + parts[i] * width, addresses[i] + uint64_t(parts[i] * width), size_t((parts[i + 1] - parts[i]) * width));
+  meet(mesh_, tag, 1);  // nobody reads here any more
 }
 
 // ---- the collectives; `numel`: elements of x where there is only x, else of the smaller of the two

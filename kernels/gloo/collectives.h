@@ -12,8 +12,8 @@ namespace dg::comm {
 
 uint32_t tag_of(const Descriptor& descriptor);
 
-// Compares descriptors before every collective: those of neighbours in a ring, or, where little is to be reduced, those of all ranks with the elements behind
-// them, and then nothing is left to do.
+// Compares descriptors before every collective: those of the ranks beside it in a ring, or, where little is to be reduced or all ranks are on one machine, those
+// of all ranks, with the elements behind them or with where they lie.
 class Agreement {
  public:
   explicit Agreement(Mesh& mesh) : mesh_(mesh), peers_(mesh.size) {}
@@ -21,8 +21,8 @@ class Agreement {
   // Runs `body` while the descriptors are on their way, which costs no time then: `tag` keeps apart what ranks that differ would send.
   void reach(const Descriptor& own, const std::function<void(uint32_t tag)>& body);
 
-  // True for what all_reduce() below serves: an allReduce of few bytes, and a barrier.
-  bool small(const Descriptor& own) const;
+  // True for what all_reduce() below serves: an allReduce of few bytes or between neighbours, and a barrier.
+  bool direct(const Descriptor& own) const;
   void all_reduce(const Descriptor& own, void* x);
 
  private:
@@ -31,10 +31,14 @@ class Agreement {
     std::unique_ptr<Buffer> inbox;
   };
   void listen(int peer);
+  bool small(const Descriptor& own) const;
+  // Sends the descriptor and `bytes` behind it to all ranks, and waits for theirs, which are in the peers' memory until listen().
+  void exchange(const Descriptor& own, const void* content, size_t bytes);
+  void reduce_in_place(const Descriptor& own, char* x);
   void compare(const Descriptor& own, int peer) const;
   Mesh& mesh_;
   std::vector<Peer> peers_;
-  std::vector<char> outgoing_;  // what all_reduce() sends
+  std::vector<char> outgoing_, segment_;
 };
 
 // Does an operation over the mesh.

@@ -200,7 +200,7 @@ bool Buffer::take_send() {
 
 // ---- the group
 
-Mesh::Mesh(int rank, int size, const std::string& address) : rank(rank), size(size), peers_(size) {
+Mesh::Mesh(int rank, int size, const std::string& address) : rank(rank), size(size), neighbours_(size), peers_(size) {
   // Threads that Gloo starts inherit this: no signal of the process is theirs to take, SIGPIPE least of all.
   sigset_t all, before;
   sigfillset(&all);
@@ -208,7 +208,7 @@ Mesh::Mesh(int rank, int size, const std::string& address) : rank(rank), size(si
   std::string trouble;
   try {
     tcp::attr place;
-    place.hostname = numeric(address.empty() ? "127.0.0.1" : address);
+    place.hostname = host_ = numeric(address.empty() ? "127.0.0.1" : address);
     const std::shared_ptr<transport::Device> device = tcp::CreateDevice(place);
     links_ = std::make_shared<Links>(*this, std::dynamic_pointer_cast<tcp::Device>(device), rank, size);
     links_->transport::Context::setTimeout(std::chrono::hours(1));
@@ -223,6 +223,8 @@ Mesh::Mesh(int rank, int size, const std::string& address) : rank(rank), size(si
     append(uint32_t(rank));
     append(uint32_t(size));
     blob_.insert(blob_.end(), token_.begin(), token_.end());
+    append(uint32_t(host_.size()));
+    blob_.insert(blob_.end(), host_.begin(), host_.end());
     for (int i = 0; i < size; i++) {
       const std::vector<char> bytes = i == rank ? std::vector<char>{} : links_->createPair(i)->address().bytes();
       append(uint32_t(bytes.size()));
@@ -246,16 +248,16 @@ Mesh::~Mesh() {
 }
 
 // A blob taken apart.
-struct Place {
-  std::string token;
+struct Introduction {
+  std::string token, host;
   std::vector<std::vector<char>> addresses;
 };
 
-static std::vector<Place> places_of(const std::vector<char>& blobs, int size) {
-  std::vector<Place> places;
+static std::vector<Introduction> introductions(const std::vector<char>& blobs, int size) {
+  std::vector<Introduction> ranks;
   size_t at = 0;
   auto take = [&](size_t bytes) {
-    if (bytes > blobs.size() - at) fail(DG_RANGE, "connect: the blobs end within that of rank %zu", places.size());
+    if (bytes > blobs.size() - at) fail(DG_RANGE, "connect: the blobs end within that of rank %zu", ranks.size());
     at += bytes;
     return blobs.data() + at - bytes;
   };
@@ -265,30 +267,32 @@ static std::vector<Place> places_of(const std::vector<char>& blobs, int size) {
     return value;
   };
   for (int i = 0; i < size; i++) {
-    const uint32_t version = number(), rank = number(), ranks = number();
+    const uint32_t version = number(), rank = number(), count = number();
     if (version != DG_COMM_ABI_VERSION)
       fail(DG_RANGE, "connect: rank %d speaks version %u of the communicator, this rank %d: use the same dinograd everywhere", i, version, DG_COMM_ABI_VERSION);
-    if (rank != uint32_t(i) || ranks != uint32_t(size))
-      fail(DG_RANGE, "connect: the blob of rank %d of %d is that of rank %u of %u", i, size, rank, ranks);
-    Place place;
-    place.token.assign(take(16), 16);
+    if (rank != uint32_t(i) || count != uint32_t(size))
+      fail(DG_RANGE, "connect: the blob of rank %d of %d is that of rank %u of %u", i, size, rank, count);
+    Introduction it;
+    it.token.assign(take(16), 16);
+    const uint32_t host = number();
+    it.host.assign(take(host), host);
     for (int j = 0; j < size; j++) {
       const uint32_t bytes = number();
       const char* start = take(bytes);
-      place.addresses.emplace_back(start, start + bytes);
+      it.addresses.emplace_back(start, start + bytes);
     }
-    places.push_back(std::move(place));
+    ranks.push_back(std::move(it));
   }
   if (at != blobs.size()) fail(DG_RANGE, "connect: %zu bytes behind the blobs of %d ranks", blobs.size() - at, size);
-  return places;
+  return ranks;
 }
 
 void Mesh::connect(const std::vector<char>& blobs) {
-  const std::vector<Place> places = places_of(blobs, size);
+  const std::vector<Introduction> others = introductions(blobs, size);
   for (int i = 0; i < size; i++) {
     if (i == rank) continue;
     try {
-      links_->link(i).connect(places[i].addresses[rank]);
+      links_->link(i).connect(others[i].addresses[rank]);
     } catch (const std::exception& error) {
       throw Failure{DG_COMM_LOST, i, rank_text(i) + " cannot be connected to: " + plain(error.what())};
     }
@@ -304,14 +308,25 @@ void Mesh::connect(const std::vector<char>& blobs) {
     }
   }
   listen_for_reports();
-  // Who connects shows the token that it was given over the store: a stranger has none.
-  std::vector<std::string> shown(size);
+  // Who connects shows the token that it was given over the store: a stranger has none. And where the own one lies, for neighbours.
+  struct Hello {
+    char token[16];
+    Place place;
+  };
+  std::vector<Hello> shown(size), own(size);
   std::vector<std::unique_ptr<Buffer>> in(size), out(size);
   for (int i = 0; i < size; i++) {
     if (i == rank) continue;
-    shown[i].resize(16);
-    in[i] = buffer(shown[i].data(), 16);
-    out[i] = buffer(const_cast<char*>(places[i].token.data()), 16);
+    std::memcpy(own[i].token, others[i].token.data(), sizeof own[i].token);
+    own[i].place = {uint64_t(reinterpret_cast<uintptr_t>(token_.data())), int32_t(getpid()), 0};
+    in[i] = buffer(&shown[i], sizeof(Hello));
+    out[i] = buffer(&own[i], sizeof(Hello));
+  }
+  bool same_host = true;
+  for (const Introduction& it : others) same_host &= it.host == host_;
+  if (same_host) Neighbours::admit();
+  for (int i = 0; i < size; i++) {
+    if (i == rank) continue;
     in[i]->recv(i, kHello);
     out[i]->send(i, kHello);
   }
@@ -319,8 +334,32 @@ void Mesh::connect(const std::vector<char>& blobs) {
     if (i == rank) continue;
     in[i]->waitRecv();
     out[i]->waitSend();
-    if (shown[i] != token_) fail_all({DG_COMM_LOST, i, "what connected to rank " + std::to_string(rank) + " is not " + rank_text(i) + " of this group"});
+    if (token_.compare(0, 16, shown[i].token, 16) != 0)
+      fail_all({DG_COMM_LOST, i, "what connected to rank " + std::to_string(rank) + " is not " + rank_text(i) + " of this group"});
   }
+  // Neighbours must agree that they are: all ranks, or none.
+  const char* wanted = std::getenv("DINOGRAD_PEER_MEMORY");
+  char near = same_host && !(wanted && std::string(wanted) == "0");
+  for (int i = 0; i < size && near; i++) near = i == rank || neighbours_.meet(i, shown[i].place, others[i].token.data(), 16);
+  std::vector<char> theirs(size, 1);
+  for (int i = 0; i < size; i++) {
+    if (i == rank) continue;
+    in[i] = buffer(&theirs[i], 1);
+    out[i] = buffer(&near, 1);
+    in[i]->recv(i, kNear);
+    out[i]->send(i, kNear);
+  }
+  near_ = near;
+  for (int i = 0; i < size; i++) {
+    if (i == rank) continue;
+    in[i]->waitRecv();
+    out[i]->waitSend();
+    near_ &= theirs[i] == 1;
+  }
+}
+
+void Mesh::read(int peer, void* to, uint64_t from, size_t bytes) {
+  if (!neighbours_.read(peer, to, from, bytes)) throw Failure{DG_COMM_LOST, peer, "the memory of " + rank_text(peer) + " can not be read any more"};
 }
 
 void Mesh::wait(Buffer& buffer, bool receiving, int* from) {

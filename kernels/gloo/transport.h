@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "../communicator/group.h"
+#include "neighbours.h"
 
 namespace dg::comm {
 
@@ -115,7 +116,7 @@ class World final : public ::gloo::Context {
 
 // Slots: the upper byte says what a message is. Gloo's own algorithms use 1 to 8.
 inline constexpr uint64_t kHello = uint64_t(0x40) << 56, kReport = uint64_t(0x41) << 56, kDescriptor = uint64_t(0x42) << 56, kPart = uint64_t(0x43) << 56,
-                          kHeader = uint64_t(0x44) << 56, kData = uint64_t(0x45) << 56;
+                          kHeader = uint64_t(0x44) << 56, kData = uint64_t(0x45) << 56, kNear = uint64_t(0x46) << 56;
 
 class Mesh {
  public:
@@ -127,6 +128,10 @@ class Mesh {
 
   const std::vector<char>& blob() const { return blob_; }
   void connect(const std::vector<char>& blobs);
+  // True on all ranks if they are on one machine and can read each other's memory.
+  bool near() const { return near_; }
+  // From the memory of another rank.
+  void read(int peer, void* to, uint64_t from, size_t bytes);
   std::unique_ptr<Buffer> buffer(void* memory, size_t bytes) { return std::make_unique<Buffer>(*this, memory, bytes); }
 
   // Waits for `buffer` until the current call's deadline.
@@ -178,7 +183,9 @@ class Mesh {
 
   std::shared_ptr<Links> links_;
   std::vector<char> blob_;
-  std::string token_;
+  std::string token_, host_;
+  Neighbours neighbours_;
+  bool near_ = false;
   std::atomic<bool> closing_{false}, broken_{false};
   std::mutex mutex_;  // of all below
   Failure cause_{};

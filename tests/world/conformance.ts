@@ -79,6 +79,22 @@ function copies(rank: number, size: number, dtype: DType): void {
   }
 }
 
+/** More than goes in one message: an odd number of elements, several segments of memory. */
+function large(rank: number, size: number): void {
+  if (size > 4) return;
+  for (const dtype of ["float32", "bfloat16", "int64", "uint8"] as DType[]) {
+    for (const op of ["sum", "max"] as const) {
+      const count = 700_001,
+        times = [Math.ceil(count / 10)],
+        period = make(values(rank, 10), dtype),
+        expected = make(reduced(size, op, 10), dtype);
+      const x = period.repeat(times).slice(0, 0, count).clone();
+      distributed.allReduce(x, { op });
+      assertEquals(x.eq(expected.repeat(times).slice(0, 0, count)).all().item(), 1, `allReduce ${op} of ${count} ${dtype}`);
+    }
+  }
+}
+
 /** Rounding must not differ between ranks, whatever the size. */
 function sameBits(rank: number, dtype: DType): void {
   for (const count of [1, 1001, 300_000]) {
@@ -125,6 +141,7 @@ export async function conformance(rank: number, size: number): Promise<void> {
   for (const dtype of dtypes) reductions(rank, size, dtype);
   for (const dtype of [...dtypes, "bool"] as DType[]) copies(rank, size, dtype);
   for (const dtype of ["float32", "float64", "float16", "bfloat16"] as DType[]) sameBits(rank, dtype);
+  large(rank, size);
   strided(rank, size);
   await asynchronous(rank, size);
   for (let i = 0; i < 3; i++) distributed.barrier();
