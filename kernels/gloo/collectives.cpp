@@ -222,12 +222,19 @@ void Agreement::reach(const Descriptor& own, const std::function<void(uint32_t)>
   out->waitSend();
 }
 
-bool Agreement::small(const Descriptor& own) const {
-  return own.kind == Kind::barrier || own.numel <= small_bytes(mesh_.size) / dtype_size(own.dtype);
-}
+bool Agreement::small(const Descriptor& own) const { return own.numel <= small_bytes(mesh_.size) / dtype_size(own.dtype); }
 
 bool Agreement::direct(const Descriptor& own) const {
-  return mesh_.size <= kSmallRanks && (own.kind == Kind::barrier || (own.kind == Kind::all_reduce && (mesh_.near() || small(own))));
+  if (mesh_.size > kSmallRanks) return false;
+  return own.kind == Kind::barrier || (own.kind == Kind::all_reduce && (mesh_.near() || small(own))) || (own.kind == Kind::all_gather && small(own));
+}
+
+void Agreement::run(const Operation& operation) {
+  const Descriptor& d = operation.descriptor;
+  char* const x = operation.x.storage ? static_cast<char*>(memory_of(operation.x)) : nullptr;
+  if (d.kind == Kind::all_gather) return all_gather(d, static_cast<char*>(memory_of(operation.out)), x);
+  if (d.kind == Kind::all_reduce && !small(d)) return reduce_in_place(d, x);
+  all_reduce(d, x);
 }
 
 void Agreement::exchange(const Descriptor& own, const void* content, size_t bytes) {
@@ -251,8 +258,14 @@ void Agreement::exchange(const Descriptor& own, const void* content, size_t byte
   for (auto& send : sends) send->waitSend();
 }
 
-void Agreement::all_reduce(const Descriptor& own, void* x) {
-  if (!small(own)) return reduce_in_place(own, static_cast<char*>(x));
+void Agreement::all_gather(const Descriptor& own, char* out, const char* x) {
+  const int64_t bytes = own.numel * dtype_size(own.dtype);
+  exchange(own, x, size_t(bytes));
+  for (int i = 0; i < mesh_.size; i++) copy(out + i * bytes, (i == mesh_.rank ? outgoing_ : peers_[i].memory).data() + sizeof own, bytes);
+  start();
+}
+
+void Agreement::all_reduce(const Descriptor& own, char* x) {
   const size_t bytes = size_t(own.numel * dtype_size(own.dtype));
   exchange(own, x, bytes);
   // In the order of the ranks, so that all have the same bits.

@@ -21,9 +21,9 @@ class Agreement {
   // Runs `body` while the descriptors are on their way, which costs no time then: `tag` keeps apart what ranks that differ would send.
   void reach(const Descriptor& own, const std::function<void(uint32_t tag)>& body);
 
-  // True for what all_reduce() below serves: an allReduce of few bytes or between neighbours, and a barrier.
+  // True for what run() below serves: allReduce and allGather of few bytes, allReduce between neighbours, and barriers.
   bool direct(const Descriptor& own) const;
-  void all_reduce(const Descriptor& own, void* x);
+  void run(const Operation& operation);
 
  private:
   struct Peer {
@@ -34,6 +34,8 @@ class Agreement {
   bool small(const Descriptor& own) const;
   // Sends the descriptor and `bytes` behind it to all ranks, and waits for theirs, which are in the peers' memory until listen().
   void exchange(const Descriptor& own, const void* content, size_t bytes);
+  void all_reduce(const Descriptor& own, char* x);
+  void all_gather(const Descriptor& own, char* out, const char* x);
   void reduce_in_place(const Descriptor& own, char* x);
   void compare(const Descriptor& own, int peer) const;
   Mesh& mesh_;

@@ -213,7 +213,7 @@ std::shared_ptr<Work> Communicator::collective(Operation operation, Pins pins, d
   descriptor.sequence = ++sequence_;
   collectives_.push_back({work, call_of(text_of(descriptor), descriptor.sequence, timeout), [this, operation] {
                             const Descriptor& d = operation.descriptor;
-                            if (agreement_->direct(d)) return agreement_->all_reduce(d, d.kind == Kind::barrier ? nullptr : memory_of(operation.x));
+                            if (agreement_->direct(d)) return agreement_->run(operation);
                             agreement_->reach(d, [&](uint32_t tag) {
                               if (d.numel > 0 || d.kind == Kind::barrier) run_collective(*mesh_, operation, tag);
                             });

@@ -359,7 +359,7 @@ void Mesh::connect(const std::vector<char>& blobs) {
 }
 
 void Mesh::read(int peer, void* to, uint64_t from, size_t bytes) {
-  if (!neighbours_.read(peer, to, from, bytes)) throw Failure{DG_COMM_LOST, peer, "the memory of " + rank_text(peer) + " can not be read any more"};
+  if (!neighbours_.read(peer, to, from, bytes)) lost(peer);
 }
 
 void Mesh::wait(Buffer& buffer, bool receiving, int* from) {
