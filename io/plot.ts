@@ -36,6 +36,8 @@ export interface Chart {
   yLabel?: string;
   /** Beside the right axis. */
   rightLabel?: string;
+  /** Bounds of the horizontal axis. Default: those of the positions. */
+  xRange?: readonly [number, number];
   /** Bounds of the left axis. Default: those of the values, rounded. */
   yRange?: readonly [number, number];
   /** Bounds of the right axis. */
@@ -122,7 +124,7 @@ export function lineChart(chart: Chart): string {
   }
   const onRight = series.filter((it) => it.axis === "right"), onLeft = series.filter((it) => it.axis !== "right");
   const box = { left: 70, right: width - (onRight.length > 0 ? 70 : 25), top: chart.title ? 74 : 44, bottom: height - 56 };
-  const across = bounds(series.flatMap((it) => Array.from(it.x)));
+  const across = chart.xRange ?? bounds(series.flatMap((it) => Array.from(it.x)));
   const x = scale(across, ticks(...across, width / 90, false), box.left, box.right);
   const vertical = (lines: readonly Series[], range: readonly [number, number] | undefined): Scale => {
     const marks = ticks(...(range ?? bounds(lines.flatMap((it) => Array.from(it.y)))), height / 70, range === undefined);

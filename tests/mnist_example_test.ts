@@ -1,26 +1,13 @@
 import { readImage } from "@dinograd/dinograd";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { Random } from "../data/random.ts";
+import { writeDigits } from "./digits.ts";
 
 /** Runs a program of the example. */
 async function run(program: string, ...args: string[]): Promise<{ code: number; out: string; err: string }> {
   const path = new URL(`../examples/mnist/${program}.ts`, import.meta.url).pathname;
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args: ["run", "-A", "--no-check", path, ...args] }).output();
   return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
-}
-
-/** IDX files of pictures whose bright row says what they are, with noise. */
-async function writeDigits(folder: string, part: string, count: number, random: Random): Promise<void> {
-  const images = new Uint8Array(16 + count * 784), labels = new Uint8Array(8 + count);
-  const view = new DataView(images.buffer);
-  [0x803, count, 28, 28].forEach((word, i) => view.setUint32(4 * i, word));
-  [0x801, count].forEach((word, i) => new DataView(labels.buffer).setUint32(4 * i, word));
-  for (let i = 0; i < count; i++) {
-    const label = labels[8 + i] = random.below(10);
-    for (let p = 0; p < 784; p++) images[16 + i * 784 + p] = random.below(40) + (Math.floor(p / 28) >> 1 === label + 2 ? 200 : 0);
-  }
-  await Deno.writeFile(`${folder}/${part}-images-idx3-ubyte`, images);
-  await Deno.writeFile(`${folder}/${part}-labels-idx1-ubyte`, labels);
 }
 
 Deno.test("examples/mnist trains, writes its results and predicts the same in a new process", async () => {

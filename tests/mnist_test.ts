@@ -106,5 +106,8 @@ Deno.test("lineChart() draws lines, gaps and labels", () => {
   for (const series of [[], [{ x: [], y: [] }], [{ x: [1], y: [5] }], [{ x: [0, 1], y: [0, 0] }], [{ x: [0, 1e9], y: [1e-9, 2e-9] }]]) {
     assert(!/NaN|Infinity|undefined/.test(lineChart({ series })), JSON.stringify(series));
   }
+  const place = (xRange?: [number, number]) =>
+    /cx="([^"]*)"/.exec(lineChart({ xRange, series: [{ x: [1, 3], y: [0, 1], markers: true }] }))![1];
+  assertEquals([place(), place([0, 2])], ["70.0", "422.5"]); // 70 to 775
   assertThrows(() => lineChart({ series: [{ name: "x", x: [1], y: [] }] }), RangeError, "1 positions and 0 values");
 });
