@@ -86,21 +86,18 @@ for (let seed = 1; seed <= numbers.seeds; seed++) {
 function quantile(values: readonly number[], part: number): number {
   return [...values].sort((a, b) => a - b)[Math.floor(part * (values.length - 1))];
 }
-const median = (values: readonly number[]) => quantile(values, 0.5);
 
 /**
- * What the runs of a way came to. `seconds` is the median of its epochs, `quiet` what an epoch would take if all its steps were like the quickest tenth,
- * which other work on the machine disturbed least; `speed` compares that with the base line, as the median of the ratios of single rounds.
+ * What the runs of a way came to. `seconds` is the median of its epochs; `quiet` what an epoch would take if all its steps were like the quickest tenth of all
+ * rounds, which other work on the machine disturbed least.
  */
-function summary(way: Way, base: Way) {
-  const own = runs.get(way)!, accuracies = own.map((it) => it.accuracy);
-  const quiet = (run: Run) => run.steps.length / run.seconds.length * quantile(run.steps, 0.1) / 1000;
+function summary(way: Way) {
+  const own = runs.get(way)!, accuracies = own.map((it) => it.accuracy), steps = own.flatMap((it) => it.steps);
   return {
     accuracies,
     mean: accuracies.reduce((sum, it) => sum + it, 0) / accuracies.length,
-    seconds: median(own.flatMap((it) => it.seconds)),
-    quiet: median(own.map(quiet)),
-    speed: median(own.map((it, i) => quiet(runs.get(base)![i]) / quiet(it))),
+    seconds: quantile(own.flatMap((it) => it.seconds), 0.5),
+    quiet: steps.length / (numbers.seeds * numbers.epochs) * quantile(steps, 0.1) / 1000,
   };
 }
 
@@ -115,7 +112,7 @@ for (const { title, ways } of comparisons) {
     "| way | accuracy in %, mean (range) | seconds an epoch, median | undisturbed | pictures/s | speed |\n| --- | --- | --- | --- | --- | --- |",
   );
   for (const way of ways) {
-    const { accuracies, mean, seconds, quiet, speed } = summary(way, ways[0]);
+    const { accuracies, mean, seconds, quiet } = summary(way), speed = summary(ways[0]).quiet / quiet;
     const range = `${percent(Math.min(...accuracies))} to ${percent(Math.max(...accuracies))}`;
     const rate = (steps * way.batch / quiet).toFixed(0);
     console.log(
@@ -126,17 +123,17 @@ for (const { title, ways } of comparisons) {
 
 const width = 1040, height = 400;
 const charts = comparisons.map(({ title, ways }, i) => {
-  const found = ways.map((way) => summary(way, ways[0]));
+  const found = ways.map((way) => summary(way));
   const chart = lineChart({
     title: `${title}: accuracy and time per epoch, ${numbers.seeds} seeds each`,
-    xLabel: "seconds per epoch (median)",
+    xLabel: "seconds per epoch, undisturbed (the quickest tenth of the steps)",
     yLabel: "test accuracy in %",
-    xRange: [0, 1.05 * Math.max(...found.map((it) => it.seconds))],
+    xRange: [0, 1.05 * Math.max(...found.map((it) => it.quiet))],
     width,
     height,
     series: ways.map((way, k) => ({
       name: way.name,
-      x: found[k].accuracies.map(() => found[k].seconds),
+      x: found[k].accuracies.map(() => found[k].quiet),
       y: found[k].accuracies.map((it) => 100 * it),
       color: colorOf(way.name),
       markers: true,
