@@ -1,5 +1,5 @@
 /**
- * `deno run -A benchmarks/cost_model.ts [--rate=200mbit] [--delay=0us] [--rounds=5]`: a cost model of data-parallel training, checked against measurements with
+ * `deno run -A benchmarks/cost_model.ts [--rate=200mbit] [--rounds=5]`: a cost model of data-parallel training, checked against measurements with
  * 2, 4 and 8 ranks on hosts of their own (`hosts.ts`), then asked about 64.
  *
  * Two parameters, from the all-reduces of two ranks: a step of the ring costs a latency L, a byte 1 / B. An all-reduce of S bytes over n ranks is 2 (n - 1)
@@ -12,7 +12,7 @@
  * @module
  */
 import { parseArgs } from "@std/cli";
-import { distributed, nn, noGrad, optim, randn, scope, zeros } from "../mod.ts";
+import { distributed, nn, noGrad, optim, randn, scope, setThreads, zeros } from "../mod.ts";
 import { resnet18 } from "../vision/mod.ts";
 import { Hosts } from "./hosts.ts";
 
@@ -140,14 +140,14 @@ const row = (...cells: readonly (string | number)[]) =>
   console.log(`| ${cells.map((it) => typeof it === "number" ? it.toFixed(1) : it).join(" | ")} |`);
 
 if (import.meta.main) {
-  const options = parseArgs(Deno.args, { string: ["rate", "delay", "rounds"], default: { rate: "200mbit", delay: "0us", rounds: "5" } });
+  const options = parseArgs(Deno.args, { string: ["rate", "rounds"], default: { rate: "200mbit", rounds: "5" } });
   const rounds = Number(options.rounds);
   let network: Network | null = null;
   console.log(`hosts that send at ${options.rate}; milliseconds\n`);
   row("", "measured", "model", "measured / model");
   row("---", "---", "---", "---");
   for (const ranks of [2, 4, 8]) {
-    await using hosts = await Hosts.create(ranks, String(options.rate), options.delay === "0us" ? null : String(options.delay));
+    await using hosts = await Hosts.create(ranks, String(options.rate));
     const { allReduce, timeline, step } = await hosts.run<Measured>(import.meta.url, "measure", [rounds]);
     const here = network ??= fit(allReduce);
     const compare = (what: string, measured: number, model: number) => row(what, measured, model, (measured / model).toFixed(2));
@@ -158,9 +158,10 @@ if (import.meta.main) {
   }
   console.log(`\nL = ${network!.latency.toFixed(3)} ms, B = ${(network!.bandwidth * 8 / 1e6).toFixed(3)} Gbit/s\n`);
   await distributed.initProcessGroup({ store: new distributed.HashStore(), rank: 0, worldSize: 1 });
+  setThreads(1);
   const timeline = train(() => resnet18({ numClasses: 10, cifar: true }), 16, 32, rounds, false);
   console.log(
-    `ResNet-18, 16x3x32x32 a rank, 45 MB of gradients in buckets of 1 MiB, ${
+    `ResNet-18, 16x3x32x32 a rank of one thread, 45 MB of gradients in buckets of 1 MiB, ${
       timeline.step.toFixed(0)
     } ms for a step of one rank; the part of that in a step of all:\n`,
   );

@@ -20,8 +20,8 @@ export class Hosts implements AsyncDisposable {
     this.#switch = hub;
   }
 
-  /** Makes `count` hosts that send at `rate`, as `tc` writes it (`"1gbit"`); `delay` (`"100us"`) holds every packet back. */
-  static async create(count: number, rate: string, delay: string | null = null): Promise<Hosts> {
+  /** Makes `count` hosts that send at `rate`, as `tc` writes it (`"1gbit"`). */
+  static async create(count: number, rate: string): Promise<Hosts> {
     const id = Deno.pid % 100000,
       names = Array.from({ length: count }, (_, i) => `dinograd-bench-${id}-${i}`),
       hub = `dinograd-bench-${id}`;
@@ -56,9 +56,6 @@ export class Hosts implements AsyncDisposable {
           "latency",
           "100ms",
         );
-        if (delay !== null) {
-          await command("tc", "-n", name, "qdisc", "add", "dev", "cable", "parent", "1:1", "netem", "delay", delay, "limit", "10000");
-        }
       }
       return hosts;
     } catch (error) {
