@@ -5,12 +5,13 @@
  */
 import { checkCount, Sampler, type SamplerState, SeededSampler, type Sized } from "../data/sampler.ts";
 import { placeOf } from "./environment.ts";
+import { defaultGroup, isInitialized } from "./world.ts";
 
 /** Which part of the samples a process gets. */
 export interface ShareOptions {
-  /** Number of processes. Default: from the environment (`WORLD_SIZE`, or what Slurm or Open MPI set). */
+  /** Number of processes. Default: that of the process group; before `initProcessGroup` what the environment says (`WORLD_SIZE`, or what Slurm or Open MPI set). */
   numReplicas?: number;
-  /** Number of this process, from 0. Default: from the environment. */
+  /** Number of this process, from 0. Default: as for `numReplicas`. */
   rank?: number;
 }
 
@@ -27,8 +28,8 @@ export interface DistributedSamplerOptions extends ShareOptions {
 function share(source: Sized | number, options: ShareOptions, op: string): { source: Sized; replicas: number; rank: number } {
   const sized = typeof source === "number" ? { length: source } : source;
   checkCount(sized?.length, `${op}: the number of samples`, 0);
-  const known = options.numReplicas === undefined || options.rank === undefined ? placeOf() : undefined;
-  const replicas = options.numReplicas ?? known!.worldSize, rank = options.rank ?? known!.rank;
+  const place = () => isInitialized() ? { rank: defaultGroup().rank, worldSize: defaultGroup().size } : placeOf();
+  const replicas = options.numReplicas ?? place().worldSize, rank = options.rank ?? place().rank;
   checkCount(replicas, `${op}: numReplicas`, 1);
   if (!Number.isInteger(rank) || rank < 0 || rank >= replicas) {
     throw new RangeError(`${op}: rank must be a whole number from 0 to ${replicas - 1}, got ${rank}`);

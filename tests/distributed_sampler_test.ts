@@ -73,7 +73,7 @@ Deno.test("DistributedEvaluationSampler() gives each sample to one rank", () => 
   }
 });
 
-Deno.test("DistributedSampler() and DistributedEvaluationSampler() say what is wrong, and ask the environment", () => {
+Deno.test("DistributedSampler() and DistributedEvaluationSampler() say what is wrong, and ask the environment", async () => {
   for (const make of [DistributedSampler, DistributedEvaluationSampler]) {
     assertThrows(() => new make(4, { numReplicas: 0, rank: 0 }), RangeError, "numReplicas");
     assertThrows(() => new make(4, { numReplicas: 2, rank: 2 }), RangeError, "rank must be a whole number from 0 to 1, got 2");
@@ -84,7 +84,11 @@ Deno.test("DistributedSampler() and DistributedEvaluationSampler() say what is w
     try {
       const { rank, numReplicas } = new make(4);
       assertEquals([rank, numReplicas], [1, 3]);
+      await distributed.initProcessGroup({ store: new distributed.HashStore(), rank: 0, worldSize: 1 });
+      const within = new make(4); // the process group knows better
+      assertEquals([within.rank, within.numReplicas], [0, 1]);
     } finally {
+      await distributed.destroyProcessGroup();
       Deno.env.delete("RANK");
       Deno.env.delete("WORLD_SIZE");
     }
