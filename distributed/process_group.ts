@@ -401,7 +401,7 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
 
   #read(name: string, x: Tensor): Part {
     this.#check(name, x);
-    return x.isContiguous()
+    return lies(x)
       ? { tensor: x, staged: false, finish: null }
       : { tensor: copyInto(staged(x.shape, x), x), staged: true, finish: null };
   }
@@ -419,7 +419,7 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
 
   #written(name: string, x: Tensor): Part {
     this.#checkWritten(name, x);
-    if (x.isContiguous()) return { tensor: x, staged: false, finish: null };
+    if (lies(x)) return { tensor: x, staged: false, finish: null };
     const copy = copyInto(staged(x.shape, x), x);
     return { tensor: copy, staged: true, finish: () => putBack(x, copy) };
   }
@@ -476,6 +476,11 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
       }
     }
   }
+}
+
+/** True if a collective can work where the tensor lies: without gaps, and not in memory of JavaScript's, which may be detached meanwhile. */
+function lies(x: Tensor): boolean {
+  return x.isContiguous() && x.storage.lent === null;
 }
 
 /** A contiguous tensor of the collective's own, like `like` but for its shape. No scope knows it: it lives as long as the work. */

@@ -7,6 +7,7 @@ import {
   distributed,
   DistributedError,
   DTypeError,
+  fromArray,
   ones,
   ShapeError,
   tensor,
@@ -57,6 +58,12 @@ export async function misuse(rank: number, size: number): Promise<void> {
   const gone = ones([2]);
   gone.dispose();
   assertThrows(() => distributed.allReduce(gone), DisposedError);
+  if (world.device === cpu) { // memory of JavaScript's that is taken away while the ranks talk
+    const lent = new Float32Array(1 << 20), over = fromArray(lent), work = distributed.allReduce(over, { asyncOp: true });
+    structuredClone(lent.buffer, { transfer: [lent.buffer] });
+    work.wait();
+    assertThrows(() => over.tolist(), DisposedError, "transferred");
+  }
   await assertRejects(() => distributed.initProcessGroup(), DistributedError, "already");
   await assertRejects(() => distributed.newGroup([0, 0]), RangeError, "twice");
   await assertRejects(() => distributed.newGroup([]), RangeError, "empty");
