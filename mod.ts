@@ -374,6 +374,7 @@ export {
 } from "./io/safetensors.ts";
 export { readIdx } from "./io/idx.ts";
 export { decodePng, encodePng, type Picture } from "./io/png.ts";
+export { type BarChart, barChart, type BarSeries } from "./io/bar_chart.ts";
 export { type Chart, lineChart, type Series } from "./io/plot.ts";
 
 // Vision

@@ -1,4 +1,5 @@
 """The PyTorch side of the benchmarks: one JSON command a line on stdin, one JSON answer a line on stdout. See run.ts."""
+import inspect
 import json
 import os
 import resource
@@ -7,11 +8,14 @@ import sys
 import time
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
+from pytorch_models import UNet, mlp
+from pytorch_pix2pix import Generator, PatchGan
 from pytorch_resnet import ResNet18
+from pytorch_shufflenet import ShuffleNetV2
 
-torch.set_num_threads(int(os.environ.get("BENCH_THREADS", "2")))
+THREADS = int(os.environ.get("BENCH_THREADS", "2"))
+torch.set_num_threads(THREADS)
 DTYPES = {"F32": torch.float32, "I64": torch.int64}
 
 
@@ -29,55 +33,44 @@ def load(path):
     return tensors
 
 
-def double_conv(inputs, outputs):
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+class How:
+    """How PyTorch does a row: its memory format, and whether torch.compile has it."""
+
+    def __init__(self, name="default"):
+        self.channels_last, self.compiled = name == "channels_last", name == "compile"
+
+    def layout(self, x):
+        return x.to(memory_format=torch.channels_last) if self.channels_last else x
+
+    def ready(self, fn):
+        return torch.compile(fn) if self.compiled else fn
 
 
-class UNet(nn.Module):
-    def __init__(self, inputs=3, classes=2, base=32, depth=4):
-        super().__init__()
-        widths = [base * 2**i for i in range(depth + 1)]
-        self.down = nn.ModuleList([double_conv(inputs if i == 0 else widths[i - 1], widths[i]) for i in range(depth)])
-        self.bottom = double_conv(widths[depth - 1], widths[depth])
-        self.up = nn.ModuleList([nn.ConvTranspose2d(widths[i + 1], widths[i], 2, 2) for i in reversed(range(depth))])
-        self.merge = nn.ModuleList([double_conv(2 * widths[i], widths[i]) for i in reversed(range(depth))])
-        self.head = nn.Conv2d(base, classes, 1)
-
-    def forward(self, x):
-        skips = []
-        for block in self.down:
-            x = block(x)
-            skips.append(x)
-            x = F.max_pool2d(x, 2)
-        x = self.bottom(x)
-        for up, merge in zip(self.up, self.merge):
-            x = merge(torch.cat([skips.pop(), up(x)], 1))
-        return self.head(x)
+PLAIN = How()
 
 
-def mlp():
-    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+def weights(models, t):
+    """Gives the parameters and buffers of the models the values of the file, by position: the names of the containers may differ."""
+    given = [v for k, v in sorted(t.items()) if k.startswith("model.")]
+    own = [v for model in models for v in model.state_dict().values()]
+    assert len(given) == len(own), (len(given), len(own))
+    with torch.no_grad():
+        for mine, value in zip(own, given):
+            mine.copy_(value)
 
 
 def training(make, optimizer, channels_last=False):
-    def build(t):
+    def build(t, how=PLAIN):
+        how = How("channels_last") if channels_last else how
         model = make()
-        weights = [v for k, v in sorted(t.items()) if k.startswith("model.")]
-        own = list(model.state_dict().values())
-        assert len(weights) == len(own), (len(weights), len(own))
-        with torch.no_grad():  # by position: the names of the containers may differ
-            for mine, given in zip(own, weights):
-                mine.copy_(given)
-        x, y = t["x"], t["y"]
-        if channels_last:
-            model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+        weights([model], t)
+        model, x, y = how.layout(model), how.layout(t["x"]) if t["x"].dim() == 4 else t["x"], t["y"]
         opt = optimizer(model.parameters())
+        forward = how.ready(lambda x, y: F.cross_entropy(model(x), y))
 
         def step():
             opt.zero_grad()
-            loss = F.cross_entropy(model(x), y)
+            loss = forward(x, y)
             loss.backward()
             opt.step()
             return loss
@@ -85,6 +78,52 @@ def training(make, optimizer, channels_last=False):
         return step, lambda r: [r.item()]
 
     return build
+
+
+def inference(make):
+    def build(t, how=PLAIN):
+        model = make().eval()
+        weights([model], t)
+        model, x = how.layout(model), how.layout(t["x"])
+        forward = how.ready(model)
+
+        def step():
+            with torch.inference_mode():
+                return forward(x)
+
+        return step, lambda y: sampled(y)
+
+    return build
+
+
+def pix2pix(t, how=PLAIN):
+    """A step of the discriminator, then one of the generator, as the authors' implementation has it."""
+    generator, judge = Generator(dropout=False), PatchGan()
+    weights([generator, judge], t)
+    generator, judge, x, y = how.layout(generator), how.layout(judge), how.layout(t["x"]), how.layout(t["y"])
+    for_g, for_d = (torch.optim.Adam(m.parameters(), lr=2e-4, betas=(0.5, 0.999)) for m in (generator, judge))
+    make, score = how.ready(generator), how.ready(lambda a, b: judge(torch.cat([a, b], 1)))
+
+    def bce(scores, real):
+        return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, real))
+
+    def step():
+        made = make(x)
+        for p in judge.parameters():
+            p.requires_grad_(True)
+        for_d.zero_grad()
+        loss_d = (bce(score(x, y), 1.0) + bce(score(x, made.detach()), 0.0)) * 0.5
+        loss_d.backward()
+        for_d.step()
+        for p in judge.parameters():
+            p.requires_grad_(False)
+        for_g.zero_grad()
+        loss_g = bce(score(x, made), 1.0) + F.l1_loss(made, y) * 100
+        loss_g.backward()
+        for_g.step()
+        return torch.stack([loss_d.detach(), loss_g.detach()])
+
+    return step, lambda r: r.tolist()
 
 
 def sampled(*tensors):
@@ -96,12 +135,12 @@ def sampled(*tensors):
 
 
 def both_ways(fn):
-    def build(t):
-        x = t["x"].requires_grad_()
+    def build(t, how=PLAIN):
+        x, ready = t["x"].requires_grad_(), how.ready(fn)
 
         def step():
             x.grad = None
-            y = fn(x, t)
+            y = ready(x, t)
             y.backward(t["g"]) if y.dim() else y.backward()
             return y
 
@@ -111,14 +150,27 @@ def both_ways(fn):
 
 
 def forward_only(fn):
-    def build(t):
+    def build(t, how=PLAIN):
+        ready = how.ready(fn)
+
         def step():
             with torch.no_grad():
-                return fn(t["x"], t)
+                return ready(t["x"], t)
 
         return step, lambda y: sampled(y)
 
     return build
+
+
+def conv2d(t, how=PLAIN):
+    x, w = how.layout(t["x"]), how.layout(t["w"])
+    ready = how.ready(lambda x, w: F.conv2d(x, w, padding=1))
+
+    def step():
+        with torch.no_grad():
+            return ready(x, w)
+
+    return step, lambda y: sampled(y)
 
 
 def tiny(t):
@@ -140,13 +192,18 @@ def adamw(p):
     return torch.optim.AdamW(p, lr=1e-3)
 
 
+SPATIAL = {"pix2pix_step", "shufflenet_step", "conv3x3_forward"}
 ROWS = {
     "tiny_add_1000": tiny,
     "mlp_step": training(mlp, adamw),
     "resnet18_step": training(ResNet18, sgd),
-    "resnet18_step_channels_last": training(ResNet18, sgd, True),
     "unet_step": training(UNet, sgd),
-    "unet_step_channels_last": training(UNet, sgd, True),
+    "pix2pix_step": pix2pix,
+    "shufflenet_step": training(lambda: ShuffleNetV2(classes=10), sgd),
+    "resnet18_infer_32": inference(ResNet18),
+    "resnet18_infer_224": inference(lambda: ResNet18(cifar=False, classes=1000)),
+    "matmul_1024": forward_only(lambda x, t: x @ t["g"]),
+    "conv3x3_forward": conv2d,
     "add_16m": forward_only(lambda x, t: x + t["g"]),
     "mul_16m": forward_only(lambda x, t: x * t["g"]),
     "exp_16m": forward_only(lambda x, t: torch.exp(x)),
@@ -163,24 +220,49 @@ ROWS = {
     "layer_norm_16m": both_ways(lambda x, t: F.layer_norm(x, [x.shape[1]], t["w"], t["b"])),
 }
 
-print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
-current = None
-for line in sys.stdin:
-    command = json.loads(line)
+
+def variants(name):
+    """Ways of doing a row that its builder knows."""
+    if "how" not in inspect.signature(ROWS[name]).parameters:
+        return ["default"]
+    spatial = name in SPATIAL or name.startswith(("resnet", "unet"))
+    return ["default"] + ["channels_last"] * spatial + ["compile"] * hasattr(torch, "compile")
+
+
+def answer(command):
     if command["do"] == "load":
         tensors = load(command["path"])
         if command["name"] == "batch_norm_16m_channels_last":
             for key in ("x", "g"):
                 tensors[key] = tensors[key].to(memory_format=torch.channels_last)
-        current, check = ROWS[command["name"]](tensors)
-        values = []
-        for _ in range(command["checks"]):
-            values += check(current())
-        print(json.dumps({"values": values}), flush=True)
-    elif command["do"] == "time":
+        how = command.get("as", "default")
+        if command["name"] not in ROWS or how not in variants(command["name"]):
+            return {"why": None}
+        build = ROWS[command["name"]]
+        try:
+            step, check = build(tensors) if how == "default" else build(tensors, How(how))
+            values = []
+            for _ in range(command["checks"]):
+                values += check(step())
+        except Exception as error:  # torch.compile without a compiler, or of what it does not take
+            if how != "compile":
+                raise
+            return {"why": f"torch.compile: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"}
+        loaded[how] = step
+        return {"values": values}
+    if command["do"] == "time":
+        torch.set_num_threads(command.get("threads", THREADS))
+        step = loaded[command.get("as", "default")]
         start = time.perf_counter()
         for _ in range(command["steps"]):
-            current()
-        print(json.dumps({"ms": (time.perf_counter() - start) * 1000 / command["steps"]}), flush=True)
-    elif command["do"] == "peak":
-        print(json.dumps({"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
+            step()
+        return {"ms": (time.perf_counter() - start) * 1000 / command["steps"]}
+    if command["do"] == "peak":
+        return {"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    raise ValueError(command["do"])
+
+
+loaded = {}
+print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads(), "rows": list(ROWS)}), flush=True)
+for line in sys.stdin:
+    print(json.dumps(answer(json.loads(line))), flush=True)

@@ -1,4 +1,4 @@
-"""ResNet-18 for pictures of 32x32, as `resnet18({ cifar: true })` has it."""
+"""ResNet-18 as `resnet18()` has it, by default with the stem for pictures of 32x32."""
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -23,17 +23,19 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    def __init__(self):
+    def __init__(self, cifar=True, classes=10):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False) if cifar else nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.maxpool = None if cifar else nn.MaxPool2d(3, 2, 1)
         self.bn1 = nn.BatchNorm2d(64)
         widths = [64, 64, 128, 256, 512]
         for i in range(1, 5):
             stride = 1 if i == 1 else 2
             setattr(self, f"layer{i}", nn.Sequential(Block(widths[i - 1], widths[i], stride), Block(widths[i], widths[i], 1)))
-        self.fc = nn.Linear(512, 10)
+        self.fc = nn.Linear(512, classes)
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = x if self.maxpool is None else self.maxpool(x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))

@@ -1,136 +1,166 @@
 /**
- * `deno task bench [row ...] [--json] [--rounds=7] [--threads=2] [--python=python3]`: the same work here and in PyTorch, alternating in one run. Results are
- * compared first; a row whose results differ is an error. Prints the median of each side and their ratio (below 1: dinograd is faster).
+ * `deno task bench [row ...]`: the same work in dinograd, PyTorch (default layout, channels-last, torch.compile) and TensorFlow.js, taking turns in one run. Results
+ * are compared first (of models the losses of ten training steps); a row whose results differ is an error. Prints medians, the ratios of dinograd's to the others'
+ * (below 1: dinograd is faster), GFLOP/s or GB/s and their part of the machine's measured peak (`peak/peak.cpp`).
  *
- * PyTorch: Debian's `python3-torch` or any that `--python` finds. Without one, only dinograd's column is filled.
+ * `--rounds=7`, `--threads=2`, `--python=python3`; `--columns=pytorch,channels_last,compile,tensorflow` (default: all that this machine has); `--scaling`: one thread,
+ * too; `--json`: a line on the machine and a line a row, with all that was measured; `--from=FILE`: prints or draws lines of an earlier `--json` instead of measuring;
+ * `--chart=FILE`: draws the ratios as SVG.
+ *
+ * PyTorch: Debian's `python3-torch` or any that `--python` finds; torch.compile needs a C++ compiler, TensorFlow.js access to npm. What there is not is left out.
  *
  * @module
  */
 import { parseArgs } from "@std/cli";
-import { memory, saveSafetensors, setThreads, type Tensor } from "../mod.ts";
+import { setThreads } from "../mod.ts";
 
-import { PyTorch } from "./pytorch.ts";
+import { type Column, columns as allColumns, measure, type Plan, type Result, start } from "./measure.ts";
+import { measurePeak, type Peak } from "./peak/peak.ts";
+import { PyTorch, TensorFlow } from "./pytorch.ts";
+import { chart, head, line, type Machine } from "./report.ts";
 import { type Row, rows } from "./rows.ts";
 
-const options = parseArgs(Deno.args, {
-  boolean: ["json"],
-  string: ["python", "rounds", "threads"],
-  default: { python: "python3", rounds: "7", threads: "2" },
-});
-const rounds = Number(options.rounds), threads = Number(options.threads);
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)];
-}
-
-async function start(python: string): Promise<{ torch: PyTorch; version: string } | null> {
-  try {
-    const torch = new PyTorch(python, "pytorch.py", [], threads);
-    return { torch, version: String((await torch.line()).version) };
-  } catch {
-    return null;
-  }
-}
-
-/** Largest difference, relative to the larger of the two and 1. */
-function difference(a: readonly number[], b: readonly number[]): number {
-  if (a.length !== b.length) return Infinity;
-  return Math.max(...a.map((v, i) => Math.abs(v - b[i]) / Math.max(1, Math.abs(v), Math.abs(b[i]))));
-}
-
-interface Result {
-  name: string;
-  dinograd_ms: number;
-  pytorch_ms: number | null;
-  ratio: number | null;
-}
-
-async function measure(row: Row, folder: string): Promise<Result> {
-  const inputs: Record<string, Tensor> = row.inputs();
-  for (const tensor of Object.values(inputs)) tensor.kept = true;
-  const ready = row.setup(inputs);
-  const path = `${folder}/${row.name}.safetensors`;
-  await saveSafetensors(path, inputs);
-  const peer = await start(String(options.python));
-  let theirs: number[] | null = null;
-  if (peer !== null) {
-    theirs = (await peer.torch.ask({ do: "load", name: row.name, path, checks: row.checks })).values as number[];
-  }
-  await Deno.remove(path);
-  const ours: number[] = [];
-  for (let i = 0; i < row.checks; i++) {
-    using result = ready.step();
-    ours.push(...ready.check(result));
-  }
-  if (theirs !== null) {
-    const off = difference(ours, theirs);
-    if (!(off <= row.tolerance)) throw new Error(`${row.name}: results differ by ${off.toExponential(1)} (allowed ${row.tolerance})`);
-  }
-  // Small work is compiled by V8 as it runs: let both sides warm up.
-  const warmup = row.steps > 1 ? row.steps * 40 : 1;
-  for (let i = 0; i < warmup; i++) ready.step().dispose();
-  if (peer !== null) await peer.torch.ask({ do: "time", steps: warmup });
-  const mine: number[] = [], other: number[] = [];
-  for (let round = 0; round < rounds; round++) {
-    const begin = performance.now();
-    for (let i = 0; i < row.steps; i++) ready.step().dispose();
-    mine.push((performance.now() - begin) / row.steps);
-    if (peer !== null) other.push((await peer.torch.ask({ do: "time", steps: row.steps })).ms as number);
-  }
-  await peer?.torch.close();
-  for (const tensor of Object.values(inputs)) {
-    tensor.grad?.dispose();
-    tensor.dispose();
-  }
-  await memory.collect();
-  memory.releaseCache();
-  const dinograd = median(mine), pytorch = peer === null ? null : median(other);
-  return { name: row.name, dinograd_ms: dinograd, pytorch_ms: pytorch, ratio: pytorch === null ? null : dinograd / pytorch };
-}
-
-function rate(row: Row, ms: number): string {
-  if (row.flops) return `${(row.flops / ms / 1e6).toFixed(0)} GFLOP/s`;
-  return row.bytes ? `${(row.bytes / ms / 1e6).toFixed(1)} GB/s` : "";
-}
-
-const wanted = options._.map(String);
-const unknown = wanted.filter((name) => !rows.some((row) => row.name === name));
-if (unknown.length > 0 || !(rounds >= 1) || !(threads >= 1)) {
-  console.error(
-    `bench: ${unknown.length > 0 ? `no row ${unknown.join(", ")}` : "rounds and threads must be at least 1"}. Rows: ${
-      rows.map((row) => row.name).join(", ")
-    }`,
-  );
+function fail(text: string): never {
+  console.error(`bench: ${text}`);
   Deno.exit(2);
 }
-setThreads(threads);
-if (!options.json) {
-  const peer = await start(String(options.python));
-  console.log(
-    peer === null
-      ? "PyTorch not found: only dinograd is measured"
-      : `PyTorch ${peer.version}, ${threads} threads each, medians of ${rounds} alternating rounds`,
-  );
-  await peer?.torch.close();
-  console.log(`\n${"row".padEnd(30)} ${"dinograd".padStart(12)} ${"PyTorch".padStart(12)} ${"ratio".padStart(7)}`);
-}
-const folder = await Deno.makeTempDir({ prefix: "dinograd_bench_" });
+
+const options = parseArgs(Deno.args, {
+  boolean: ["json", "scaling"],
+  string: ["python", "rounds", "threads", "columns", "chart", "from"],
+  default: { python: "python3", rounds: "7", threads: "2", columns: allColumns.join() },
+  unknown: (name: string, key?: string) => key === undefined ? true : fail(`no option ${name}; see the head of benchmarks/run.ts`),
+});
+const rounds = Number(options.rounds),
+  threads = Number(options.threads),
+  wanted = options._.map(String),
+  scaling = Boolean(options.scaling);
+const columns = String(options.columns).split(",").filter(Boolean) as Column[];
+if (!Number.isInteger(rounds) || rounds < 1) fail(`--rounds takes a whole number of at least 1, got ${options.rounds}`);
+if (scaling && threads === 1) fail("--scaling compares with one thread: --threads must be at least 2");
+for (const it of columns) if (!allColumns.includes(it)) fail(`no column ${it}; there are ${allColumns.join(", ")}`);
+for (const it of ["chart", "from"] as const) if (options[it] === "") fail(`--${it} takes the path of a file`);
+const unknown = wanted.filter((name) => !rows.some((row) => row.name === name) && layoutOf(name) === undefined);
+if (unknown.length > 0) fail(`no row ${unknown.join(", ")}. Rows: ${rows.map((row) => row.name).join(", ")}`);
 try {
-  for (const row of rows) {
-    if (wanted.length > 0 && !wanted.includes(row.name)) continue;
-    const result = await measure(row, folder);
-    if (options.json) {
-      console.log(JSON.stringify(result));
-      continue;
-    }
-    const theirs = result.pytorch_ms === null ? "" : `${result.pytorch_ms.toFixed(3)} ms`;
-    console.log(
-      `${row.name.padEnd(30)} ${`${result.dinograd_ms.toFixed(3)} ms`.padStart(12)} ${theirs.padStart(12)} ${
-        (result.ratio?.toFixed(2) ?? "").padStart(7)
-      }  ${rate(row, result.dinograd_ms)}`,
-    );
-  }
-} finally {
-  await Deno.remove(folder, { recursive: true });
+  setThreads(threads);
+} catch (error) {
+  fail(`--threads: ${(error as Error).message}`);
 }
+
+/** `ROW_channels_last`: the row, beside PyTorch in channels-last only. */
+function layoutOf(name: string): Row | undefined {
+  return name.endsWith("_channels_last") ? rows.find((row) => row.name === name.replace(/_channels_last$/, "")) : undefined;
+}
+
+function chosen(): { row: Row; columns: readonly Column[] }[] {
+  if (wanted.length === 0) return rows.map((row) => ({ row, columns }));
+  return [...new Set(wanted)].map((name) => {
+    const row = rows.find((it) => it.name === name);
+    return row !== undefined ? { row, columns } : { row: layoutOf(name)!, columns: ["channels_last"] };
+  });
+}
+
+/** What the columns need, as far as this machine has it. */
+async function look(folder: string): Promise<{ machine: Machine; present: Column[] }> {
+  const torch = columns.some((it) => it !== "tensorflow")
+    ? await start(() => new PyTorch(String(options.python), "pytorch.py", [], threads))
+    : null;
+  await torch?.peer.close();
+  const tensorflow = columns.includes("tensorflow") ? await start(() => new TensorFlow(threads)) : null;
+  await tensorflow?.peer.close();
+  const model = /model name\s*:\s*(.*)/.exec(await Deno.readTextFile("/proc/cpuinfo").catch(() => ""))?.[1] ?? Deno.build.arch;
+  const machine: Machine = {
+    date: new Date().toISOString().slice(0, 10),
+    processor: model,
+    deno: Deno.version.deno,
+    pytorch: torch?.version ?? null,
+    tensorflow: tensorflow?.version ?? null,
+    threads,
+    rounds,
+    load: Deno.loadavg()[0],
+    peak: await measurePeak(threads, folder),
+  };
+  return { machine, present: columns.filter((it) => it === "tensorflow" ? tensorflow !== null : torch !== null) };
+}
+
+function withRates(result: Result, row: Row, peak: Peak | null): Result {
+  const { ms } = result.dinograd;
+  if (row.flops !== undefined) {
+    const gflops = row.flops / ms / 1e6;
+    return { ...result, gflops, ...(peak ? { of_peak: gflops / peak.gflops } : {}) };
+  }
+  if (row.bytes === undefined) return result;
+  const gbs = row.bytes / ms / 1e6;
+  return { ...result, gbs, ...(peak ? { of_peak: gbs / peak.gbs } : {}) };
+}
+
+function introduce({ machine, present }: { machine: Machine; present: readonly Column[] }, scaling: boolean): void {
+  const { peak, pytorch, tensorflow, load } = machine;
+  if (pytorch !== null) console.log(`PyTorch ${pytorch}`);
+  else if (columns.some((it) => it !== "tensorflow")) {
+    console.log(`no PyTorch: ${options.python} does not import it, its columns are left out`);
+  }
+  if (tensorflow !== null) console.log(`TensorFlow.js ${tensorflow} (tfjs-backend-wasm, threads and SIMD)`);
+  else if (columns.includes("tensorflow")) console.log("no TensorFlow.js: it cannot be fetched from npm, its column is left out");
+  console.log(
+    peak === null
+      ? "no peak: there is no C++ compiler (c++, or $CXX), the fraction of it is left out"
+      : `peak: ${peak.gflops.toFixed(0)} GFLOP/s (multiply-adds in registers), ${peak.gbs.toFixed(1)} GB/s (a = b + 3 c, or a sum)`,
+  );
+  console.log(
+    `${machine.processor}, ${machine.threads} threads each, medians of ${machine.rounds} rounds in turns; load ${load.toFixed(1)}`,
+  );
+  console.log(`each column: median, dinograd's time / its time\n\n${head(present, scaling)}`);
+}
+
+/** Lines of an earlier `--json`; of a row that comes twice the last. */
+function earlier(path: string): { machine: Machine; results: Result[] } {
+  try {
+    const [first, ...rest] = Deno.readTextFileSync(path).trim().split("\n").map((it) => JSON.parse(it));
+    const results = new Map((rest as Result[]).filter((it) => it.dinograd !== undefined).map((it) => [it.name, it]));
+    if (first.processor === undefined || results.size === 0) {
+      throw new Error("it does not start with a line on the machine and a line on a row");
+    }
+    const order = rows.map((row) => row.name);
+    return { machine: first, results: [...results.values()].sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name)) };
+  } catch (error) {
+    fail(`--from: ${path}: ${(error as Error).message}`);
+  }
+}
+
+async function main(): Promise<void> {
+  if (options.from !== undefined) {
+    const { machine, results } = earlier(String(options.from));
+    const present = columns.filter((it) => results.some(({ sides }) => sides[it] !== undefined));
+    const shown = wanted.length === 0 ? results : results.filter((it) => wanted.includes(it.name));
+    introduce({ machine, present }, shown.some((it) => it.scaling));
+    for (const result of shown) console.log(line(result, present));
+    if (options.chart !== undefined) await Deno.writeTextFile(String(options.chart), chart(shown, present, machine));
+    return;
+  }
+  const folder = await Deno.makeTempDir({ prefix: "dinograd_bench_" });
+  try {
+    const { machine, present } = await look(folder), results: Result[] = [];
+    if (options.json) console.log(JSON.stringify(machine));
+    else introduce({ machine, present }, scaling);
+    for (const { row, columns } of chosen()) {
+      const plan: Plan = {
+        rounds,
+        threads,
+        python: String(options.python),
+        columns: columns.filter((it) => present.includes(it)),
+        scaling,
+        folder,
+      };
+      const result = withRates(await measure(row, plan), row, machine.peak);
+      results.push(result);
+      console.log(options.json ? JSON.stringify(result) : line(result, present));
+    }
+    if (options.chart !== undefined) await Deno.writeTextFile(String(options.chart), chart(results, present, machine));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+await main();

@@ -48,7 +48,8 @@ export interface Chart {
   height?: number;
 }
 
-const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
+/** Colours that colour-blind readers can tell apart. */
+export const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
 /** Numbers at even, round distances (1, 2 or 5 times a power of ten) that cover `low` to `high` with about `count` steps. */
 export function ticks(low: number, high: number, count: number, cover = true): number[] {
@@ -82,11 +83,13 @@ function scale([low, high]: readonly [number, number], marks: number[], from: nu
 
 const escapes: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 
-function escaped(text: string): string {
+/** Text as SVG takes it. */
+export function escaped(text: string): string {
   return text.replace(/[&<>"]/g, (c) => escapes[c]);
 }
 
-function label(value: number): string {
+/** A number under an axis. */
+export function label(value: number): string {
   return Math.abs(value) >= 1e6 || (value !== 0 && Math.abs(value) < 1e-4) ? value.toExponential() : value.toLocaleString("en", {
     maximumFractionDigits: 6,
   });

@@ -1,11 +1,12 @@
 /**
- * Training steps of whole models.
+ * Training steps of whole models, and inference.
  *
  * @module
  */
-import { nn, optim, scope, type Tensor } from "../../mod.ts";
-import { resnet18, UNet } from "../../vision/mod.ts";
-import { labels, type Row, values } from "./row.ts";
+import { nn, noGrad, optim, scope, type Tensor } from "../../mod.ts";
+import { resnet18, shufflenetV2X1_0, UNet } from "../../vision/mod.ts";
+import { pix2pixRow } from "./pix2pix.ts";
+import { labels, type Row, sampled, stateOf, values } from "./row.ts";
 
 type Model = nn.Layer;
 type MakeOptimizer = (model: Model) => { step(): void; zeroGrad(): void };
@@ -27,10 +28,7 @@ function training(
     tolerance: 2e-2,
     inputs() {
       model = make();
-      const state: Record<string, Tensor> = {};
-      let index = 0;
-      for (const [key, value] of Object.entries(model.stateDict())) state[`model.${String(index++).padStart(4, "0")}.${key}`] = value;
-      return { ...state, ...data() };
+      return { ...stateOf(model), ...data() };
     },
     setup(t) {
       const opt = optimizer(model);
@@ -50,6 +48,24 @@ function training(
   };
 }
 
+function inference(name: string, what: string, make: () => Model, shape: readonly number[], options: Partial<Row>): Row {
+  let model: Model;
+  return {
+    name,
+    what,
+    steps: 1,
+    checks: 1,
+    tolerance: 1e-3,
+    inputs() {
+      model = make();
+      model.eval();
+      return { ...stateOf(model), x: values(shape) };
+    },
+    setup: (t) => ({ step: () => scope(() => noGrad(() => model.call(t.x))), check: (y) => sampled(y) }),
+    ...options,
+  };
+}
+
 const sgd: MakeOptimizer = (model) => new optim.SGD(model.parameters(), { lr: 0.01, momentum: 0.9, weightDecay: 5e-4 });
 const adamw: MakeOptimizer = (model) => new optim.AdamW(model.parameters(), { lr: 1e-3, weightDecay: 0.01 });
 
@@ -59,16 +75,21 @@ const resnet = () => resnet18({ cifar: true, numClasses: 10 });
 const scans = () => ({ x: values([8, 3, 128, 128]), y: labels(8 * 128 * 128, 2).reshape([8, 128, 128]) });
 const segmenter = () => new UNet({ inChannels: 3, outChannels: 2, baseChannels: 32, depth: 4 });
 
-/** The rows. */
+const thumbnails = () => ({ x: values([32, 3, 64, 64]), y: labels(32, 10) });
+const shuffled = () => shufflenetV2X1_0({ numClasses: 10 });
+
+/** The rows. `flops`: two for a multiplication and addition of convolutions and products, as PyTorch's FlopCounterMode counts them. */
 export const modelRows: readonly Row[] = [
   training("mlp_step", "MLP 64-64-64-10, batch 32, AdamW, training step", mlp, adamw, () => ({ x: values([32, 64]), y: labels(32, 10) }), {
     steps: 50,
     tolerance: 1e-3,
   }),
-  training("resnet18_step", "ResNet-18, 32x3x32x32, SGD, training step; PyTorch in its default layout", resnet, sgd, images, {
-    flops: 32 * 3 * 2 * 0.5556e9,
+  training("resnet18_step", "ResNet-18, 32x3x32x32, SGD, training step", resnet, sgd, images, {
+    flops: 106.5e9,
   }),
-  training("resnet18_step_channels_last", "the same; PyTorch in channels-last", resnet, sgd, images, { flops: 32 * 3 * 2 * 0.5556e9 }),
-  training("unet_step", "U-Net, 8x3x128x128, SGD, training step; PyTorch in its default layout", segmenter, sgd, scans, {}),
-  training("unet_step_channels_last", "the same; PyTorch in channels-last", segmenter, sgd, scans, {}),
+  training("unet_step", "U-Net, 8x3x128x128, SGD, training step", segmenter, sgd, scans, { flops: 144.7e9 }),
+  pix2pixRow,
+  training("shufflenet_step", "ShuffleNet V2, 32x3x64x64, SGD, training step", shuffled, sgd, thumbnails, { flops: 3 * 0.752e9 }),
+  inference("resnet18_infer_32", "ResNet-18, 1x3x32x32, inference", resnet, [1, 3, 32, 32], { flops: 1.111e9, steps: 5 }),
+  inference("resnet18_infer_224", "ResNet-18, 1x3x224x224, inference", () => resnet18(), [1, 3, 224, 224], { flops: 3.628e9 }),
 ];

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { noGrad, scope, type Tensor, tensor } from "../../mod.ts";
+import { type nn, noGrad, scope, type Tensor, tensor } from "../../mod.ts";
 
 /** A row ready to run. */
 export interface Ready {
@@ -16,8 +16,6 @@ export interface Ready {
 /** A row of the benchmark. */
 export interface Row {
   readonly name: string;
-  /** Name of the PyTorch side, if it differs. */
-  readonly pytorch?: string;
   /** What is done, for the table. */
   readonly what: string;
   /** Bytes moved or operations done by one step, for GB/s or GFLOP/s. */
@@ -101,11 +99,21 @@ export function bothWays(
   };
 }
 
-/** A row of `fn` without its derivative. */
-export function forwardOnly(name: string, what: string, fn: (x: Tensor, t: Record<string, Tensor>) => Tensor, bytes: number): Row {
+/** A row of `fn` without its derivative; a number counts the bytes. */
+export function forwardOnly(
+  name: string,
+  what: string,
+  fn: (x: Tensor, t: Record<string, Tensor>) => Tensor,
+  options: number | Partial<Row>,
+): Row {
   return {
-    ...bothWays(name, what, fn),
-    bytes,
+    ...bothWays(name, what, fn, typeof options === "number" ? { bytes: options } : options),
     setup: (t) => ({ step: () => scope(() => noGrad(() => fn(t.x, t))), check: (y) => sampled(y) }),
   };
+}
+
+/** Parameters and buffers of models under the names that a row gives them: in order, so that PyTorch takes them by position. */
+export function stateOf(...models: readonly nn.Module[]): Record<string, Tensor> {
+  const entries = models.flatMap((model) => Object.entries(model.stateDict()));
+  return Object.fromEntries(entries.map(([key, value], i) => [`model.${String(i).padStart(4, "0")}.${key}`, value]));
 }

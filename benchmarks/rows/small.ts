@@ -1,10 +1,10 @@
 /**
- * What an operation costs by itself.
+ * Single operations: what one costs by itself, a product and a convolution.
  *
  * @module
  */
-import { scope } from "../../mod.ts";
-import { type Row, sampled, values } from "./row.ts";
+import { nn, noGrad, scope } from "../../mod.ts";
+import { forwardOnly, type Row, sampled, values } from "./row.ts";
 
 /** The rows. */
 export const smallRows: readonly Row[] = [
@@ -24,6 +24,24 @@ export const smallRows: readonly Row[] = [
           return r.detach();
         });
       return { step, check: (r) => sampled(r) };
+    },
+  },
+  forwardOnly("matmul_1024", "product of 1024x1024 matrices", (x, t) => x.matmul(t.g), {
+    flops: 2 * 1024 ** 3,
+    inputs: () => ({ x: values([1024, 1024]), g: values([1024, 1024], 2) }),
+  }),
+  {
+    name: "conv3x3_forward",
+    what: "3x3 convolution of 32x64x32x32 to 64 channels, forward",
+    flops: 2 * 9 * 64 * 64 * 32 * 32 * 32,
+    steps: 1,
+    checks: 1,
+    tolerance: 1e-3,
+    inputs: () => ({ x: values([32, 64, 32, 32]), w: values([64, 64, 3, 3], 2) }),
+    setup(t) {
+      const x = t.x.channelsLast(), w = t.w.channelsLast(); // as they are between two layers of a network
+      x.kept = w.kept = true;
+      return { step: () => scope(() => noGrad(() => nn.functional.conv2d(x, w, null, { padding: 1 }))), check: (y) => sampled(y) };
     },
   },
 ];
