@@ -65,7 +65,7 @@ function answer(command: Record<string, unknown>): Record<string, unknown> {
 
 const encoder = new TextEncoder();
 const say = (line: unknown) => Deno.stdout.writeSync(encoder.encode(JSON.stringify(line) + "\n"));
-say({ version: tf.version_core, threads: wasm.getThreadsCount(), simd: await tf.env().getAsync("WASM_HAS_SIMD_SUPPORT") });
+say({ version: tf.version["tfjs-core"], threads: wasm.getThreadsCount(), simd: await tf.env().getAsync("WASM_HAS_SIMD_SUPPORT") });
 let rest = "";
 for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
   rest += text;

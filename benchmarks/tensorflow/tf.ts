@@ -30,9 +30,9 @@ interface Platform {
   isTypedArray(value: unknown): boolean;
 }
 
-/** `@tensorflow/tfjs-core`. */
+/** `@tensorflow/tfjs`. */
 export interface Core {
-  readonly version_core: string;
+  readonly version: { "tfjs-core": string };
   setBackend(name: string): Promise<boolean>;
   ready(): Promise<void>;
   env(): { getAsync(flag: string): Promise<boolean>; setPlatform(name: string, platform: Platform): void };
@@ -71,8 +71,8 @@ export interface Wasm {
 }
 
 const version = "4.22.0";
-/** The core. */
-export const tf: Core = await import(`npm:@tensorflow/tfjs-core@${version}`);
+/** The core, from the package that has the derivatives, too. */
+export const tf: Core = await import(`npm:@tensorflow/tfjs@${version}`);
 /** The WebAssembly back end. */
 export const wasm: Wasm = await import(`npm:@tensorflow/tfjs-backend-wasm@${version}`);
 
