@@ -263,6 +263,7 @@ def answer(command):
 
 
 loaded = {}
-print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads(), "rows": list(ROWS)}), flush=True)
-for line in sys.stdin:
-    print(json.dumps(answer(json.loads(line))), flush=True)
+if __name__ == "__main__":
+    print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
