@@ -99,7 +99,10 @@ async function warmUp(side: Contender, row: Row): Promise<void> {
   for (let i = 0; i === 0 || (row.steps > 1 && i < 40 && performance.now() < until); i++) await side.time(row.steps);
 }
 
-/** Measures `row`. @throws {Error} If a side's results differ by more than the row allows. */
+/** Two sides do not compute the same. */
+export class Mismatch extends Error {}
+
+/** Measures `row`. @throws {Mismatch} If a side's results differ by more than the row allows. */
 export async function measure(row: Row, plan: Plan): Promise<Result> {
   setThreads(plan.threads);
   const inputs: Record<string, Tensor> = row.inputs();
@@ -125,7 +128,7 @@ export async function measure(row: Row, plan: Plan): Promise<Result> {
     }
     off.set(column, difference(ours, values as number[]));
     if (!(off.get(column)! <= row.tolerance)) {
-      throw new Error(`${row.name}: results of ${column} differ by ${off.get(column)!.toExponential(1)} (allowed ${row.tolerance})`);
+      throw new Mismatch(`${row.name}: results of ${column} differ by ${off.get(column)!.toExponential(1)} (allowed ${row.tolerance})`);
     }
     beside.set(column, contender(peer, as, plan.threads));
   };

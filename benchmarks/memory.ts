@@ -9,7 +9,7 @@
  * @module
  */
 import { parseArgs } from "@std/cli";
-import { DataLoader, memory, nn, optim, OutOfMemoryError, saveSafetensors, scope, tensor, TensorDataset } from "../mod.ts";
+import { DataLoader, getThreads, memory, nn, optim, OutOfMemoryError, saveSafetensors, scope, tensor, TensorDataset } from "../mod.ts";
 import { resnet18 } from "../vision/mod.ts";
 import { start } from "./measure.ts";
 import { PyTorch } from "./peer.ts";
@@ -117,7 +117,7 @@ async function compare(row: Row, path: string): Promise<void> {
       `${(need.hitRate * 100).toFixed(2)} % of allocations after the second step from the cache`,
   );
   console.log(`  at the peak: ${need.groups}`);
-  const torch = await start(() => new PyTorch(String(options.python), "pytorch.py", [], 2));
+  const torch = await start(() => new PyTorch(String(options.python), "pytorch.py", [], getThreads()));
   if (torch === null) return console.log(`  no PyTorch: ${options.python} does not import it`);
   const before = (await torch.peer.ask({ do: "peak" })).mb as number;
   await torch.peer.ask({ do: "load", name: row.name, path, checks: steps });

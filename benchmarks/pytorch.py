@@ -184,8 +184,8 @@ def tiny(t):
     return step, lambda r: sampled(r)
 
 
-def sgd(p):
-    return torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4)
+def sgd(p, lr=0.01):
+    return torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=5e-4)
 
 
 def adamw(p):
@@ -199,7 +199,7 @@ ROWS = {
     "resnet18_step": training(ResNet18, sgd),
     "unet_step": training(UNet, sgd),
     "pix2pix_step": pix2pix,
-    "shufflenet_step": training(lambda: ShuffleNetV2(classes=10), sgd),
+    "shufflenet_step": training(lambda: ShuffleNetV2(classes=10), lambda p: sgd(p, 0.001)),
     "resnet18_infer_32": inference(ResNet18),
     "resnet18_infer_224": inference(lambda: ResNet18(cifar=False, classes=1000)),
     "matmul_1024": forward_only(lambda x, t: x @ t["g"]),

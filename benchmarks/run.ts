@@ -14,7 +14,7 @@
 import { parseArgs } from "@std/cli";
 import { setThreads } from "../mod.ts";
 
-import { type Column, columns as allColumns, measure, type Plan, type Result, start } from "./measure.ts";
+import { type Column, columns as allColumns, measure, Mismatch, type Plan, type Result, start } from "./measure.ts";
 import { measurePeak, type Peak } from "./peak/peak.ts";
 import { PyTorch, TensorFlow } from "./pytorch.ts";
 import { chart, head, line, type Machine } from "./report.ts";
@@ -153,11 +153,19 @@ async function main(): Promise<void> {
         scaling,
         folder,
       };
-      const result = withRates(await measure(row, plan), row, machine.peak);
-      results.push(result);
-      console.log(options.json ? JSON.stringify(result) : line(result, present));
+      try {
+        const result = withRates(await measure(row, plan), row, machine.peak);
+        results.push(result);
+        console.log(options.json ? JSON.stringify(result) : line(result, present));
+      } catch (error) {
+        if (!(error instanceof Mismatch)) throw error;
+        console.error(`bench: ${error.message}`);
+        Deno.exitCode = 1;
+      }
     }
-    if (options.chart !== undefined) await Deno.writeTextFile(String(options.chart), chart(results, present, machine));
+    if (options.chart !== undefined && results.length > 0) {
+      await Deno.writeTextFile(String(options.chart), chart(results, present, machine));
+    }
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
