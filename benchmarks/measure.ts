@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { memory, saveSafetensors, setThreads, type Tensor } from "../mod.ts";
+import { manualSeed, memory, saveSafetensors, setThreads, type Tensor } from "../mod.ts";
 import { PyTorch, type Side as Peer, TensorFlow } from "./pytorch.ts";
 import type { Row } from "./rows.ts";
 
@@ -105,6 +105,7 @@ export class Mismatch extends Error {}
 /** Measures `row`. @throws {Mismatch} If a side's results differ by more than the row allows. */
 export async function measure(row: Row, plan: Plan): Promise<Result> {
   setThreads(plan.threads);
+  manualSeed(1);
   const inputs: Record<string, Tensor> = row.inputs();
   for (const tensor of Object.values(inputs)) tensor.kept = true;
   const ready = row.setup(inputs), path = `${plan.folder}/${row.name}.safetensors`;

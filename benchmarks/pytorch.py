@@ -199,7 +199,7 @@ ROWS = {
     "resnet18_step": training(ResNet18, sgd),
     "unet_step": training(UNet, sgd),
     "pix2pix_step": pix2pix,
-    "shufflenet_step": training(lambda: ShuffleNetV2(classes=10), lambda p: sgd(p, 0.001)),
+    "shufflenet_step": training(lambda: ShuffleNetV2(classes=10), lambda p: sgd(p, 0.0002)),
     "resnet18_infer_32": inference(ResNet18),
     "resnet18_infer_224": inference(lambda: ResNet18(cifar=False, classes=1000)),
     "matmul_1024": forward_only(lambda x, t: x @ t["g"]),
