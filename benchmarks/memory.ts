@@ -70,7 +70,7 @@ async function needOf(row: Row, path: string): Promise<Need> {
     ready.step().dispose();
   } catch (error) {
     if (!(error instanceof OutOfMemoryError)) throw error;
-    groups = /Largest live groups: (.*?)\. /.exec(error.message)?.[1] ?? error.message;
+    groups = /Largest live groups: (.*?)\. /.exec(error.message)?.[1] ?? `in a kernel's work space: ${error.message}`;
   }
   const hitRate = (after.cacheHits - before.cacheHits) / (after.allocations - before.allocations);
   return { base, resident, native: after.peakBytes / MB, reserved: after.peakReservedBytes / MB, hitRate, groups };

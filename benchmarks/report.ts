@@ -16,9 +16,14 @@ export interface Machine {
   tensorflow: string | null;
   threads: number;
   rounds: number;
-  /** Runnable programs in the last minute, before the benchmarks began: above 0.5 the machine is busy. */
+  /** Runnable programs in the last minute, before the benchmarks began: see {@linkcode busy}. */
   load: number;
   peak: Peak | null;
+}
+
+/** Whether other programs take a part of the machine that matters. */
+export function busy(machine: Machine): boolean {
+  return machine.load > 0.7;
 }
 
 /** Names of the columns. */
@@ -65,8 +70,12 @@ export function line(result: Result, columns: readonly Column[]): string {
 export function chart(results: readonly Result[], columns: readonly Column[], machine: Machine): string {
   const drawn = columns.filter((it) => results.some(({ sides }) => sides[it] !== undefined && !("why" in sides[it]!)));
   return barChart({
-    title: `Time of dinograd / time of the other, ${machine.threads} threads, float32: left of 1 dinograd is faster`,
-    xLabel: `ratio of medians (${machine.processor}, PyTorch ${machine.pytorch}, TensorFlow.js ${machine.tensorflow}, ${machine.date})`,
+    title: `Time of dinograd / time of the other, ${machine.threads} ${
+      machine.threads === 1 ? "thread" : "threads"
+    }, float32: left of 1 dinograd is faster`,
+    xLabel: `ratio of medians (${machine.processor}, PyTorch ${machine.pytorch}, TensorFlow.js ${machine.tensorflow}, ${machine.date}${
+      busy(machine) ? ", other programs running" : ""
+    })`,
     categories: results.map(({ what }) => what),
     series: drawn.map((it) => ({
       name: it === "pytorch" ? "PyTorch, default layout" : it === "channels_last" ? "PyTorch, channels-last" : titles[it],

@@ -17,7 +17,7 @@ import { setThreads } from "../mod.ts";
 import { type Column, columns as allColumns, measure, Mismatch, type Plan, type Result, start } from "./measure.ts";
 import { measurePeak, type Peak } from "./peak/peak.ts";
 import { PyTorch, TensorFlow } from "./pytorch.ts";
-import { chart, head, line, type Machine } from "./report.ts";
+import { busy, chart, head, line, type Machine } from "./report.ts";
 import { type Row, rows } from "./rows.ts";
 
 function fail(text: string): never {
@@ -109,8 +109,13 @@ function introduce({ machine, present }: { machine: Machine; present: readonly C
       : `peak: ${peak.gflops.toFixed(0)} GFLOP/s (multiply-adds in registers), ${peak.gbs.toFixed(1)} GB/s (a = b + 3 c, or a sum)`,
   );
   console.log(
-    `${machine.processor}, ${machine.threads} threads each, medians of ${machine.rounds} rounds in turns; load ${load.toFixed(1)}`,
+    `${machine.processor}, ${machine.threads} ${
+      machine.threads === 1 ? "thread" : "threads"
+    } each, medians of ${machine.rounds} rounds in turns`,
   );
+  if (busy(machine)) {
+    console.log(`other programs are running (load ${load.toFixed(1)}): that slows the sides unequally, take figures of a quiet machine`);
+  }
   console.log(`each column: median, dinograd's time / its time\n\n${head(present, scaling)}`);
 }
 

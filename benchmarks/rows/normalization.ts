@@ -27,7 +27,7 @@ export const normalizationRows: readonly Row[] = [
     bytes: 32 * N,
     inputs: normInputs(64),
   }),
-  bothWays("batch_norm_16m_channels_last", "the same, both in channels-last", (x, t) => batchNorm(x, t), {
+  bothWays("batch_norm_16m_channels_last", "BatchNorm, the same, both sides in channels-last", (x, t) => batchNorm(x, t), {
     bytes: 32 * N,
     inputs() {
       const made = normInputs(64)();
