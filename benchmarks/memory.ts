@@ -12,7 +12,7 @@ import { parseArgs } from "@std/cli";
 import { DataLoader, getThreads, memory, nn, optim, OutOfMemoryError, saveSafetensors, scope, tensor, TensorDataset } from "../mod.ts";
 import { resnet18 } from "../vision/mod.ts";
 import { start } from "./measure.ts";
-import { PyTorch } from "./peer.ts";
+import { PyTorch } from "./pytorch.ts";
 import { type Row, rows } from "./rows.ts";
 
 function fail(text: string): never {
