@@ -401,9 +401,7 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
 
   #read(name: string, x: Tensor): Part {
     this.#check(name, x);
-    return lies(x)
-      ? { tensor: x, staged: false, finish: null }
-      : { tensor: copyInto(staged(x.shape, x), x), staged: true, finish: null };
+    return lies(x) ? { tensor: x, staged: false, finish: null } : { tensor: copyInto(staged(x.shape, x), x), staged: true, finish: null };
   }
 
   #checkWritten(name: string, x: Tensor): void {

@@ -283,3 +283,12 @@ test("alphaDropout() keeps mean 0 and variance 1", () => {
   const channels = numbers(featureAlphaDropout(ones([10, 20, 5]), 0.5).reshape([200, 5]).mul(1));
   for (let i = 0; i < 1000; i += 5) assert(channels.slice(i, i + 5).every((v) => v === channels[i]));
 });
+
+test("random tensors without elements, whatever their other sizes", () => {
+  for (const shape of [[0], [2, 0], [0, 2], [1, 3, 0, 64]]) {
+    assertEquals(rand(shape).shape, shape);
+    assertEquals(randn(shape).shape, shape);
+    assertEquals(randint(0, 5, shape).shape, shape);
+    assertEquals(bernoulli(rand(shape)).shape, shape);
+  }
+});

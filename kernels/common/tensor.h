@@ -31,8 +31,9 @@ struct Tensor {
   int64_t size(int axis) const { return sizes[axis < 0 ? axis + rank : axis]; }
   int64_t stride(int axis) const { return strides[axis < 0 ? axis + rank : axis]; }
 
-  // Row-major without gaps.
+  // Row-major without gaps; without elements always.
   bool contiguous() const {
+    if (numel == 0) return true;
     int64_t expected = 1;
     for (int i = rank - 1; i >= 0; i--) {
       if (sizes[i] != 1 && strides[i] != expected) return false;
