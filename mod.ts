@@ -264,6 +264,7 @@ export {
   type StreamPart,
 } from "./ops/mod.ts";
 export { logSoftmax, logsumexp, softmax } from "./ops/mod.ts";
+export { type AttentionOptions, scaledDotProductAttention } from "./ops/mod.ts";
 export {
   binaryCrossEntropy,
   type BinaryCrossEntropyOptions,

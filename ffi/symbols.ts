@@ -435,6 +435,40 @@ export const symbols = {
     result: "i32",
   },
 
+  // ---- attention
+  dg_attention: {
+    parameters: [
+      "pointer", // t
+      "u32", // out
+      "u32", // log_sum
+      "u32", // q
+      "u32", // k
+      "u32", // v
+      "u32", // mask
+      "u32", // causal
+      "f64", // scale
+    ],
+    result: "i32",
+  },
+  dg_attention_backward: {
+    parameters: [
+      "pointer", // t
+      "u32", // dq
+      "u32", // dk
+      "u32", // dv
+      "u32", // dout
+      "u32", // out
+      "u32", // log_sum
+      "u32", // q
+      "u32", // k
+      "u32", // v
+      "u32", // mask
+      "u32", // causal
+      "f64", // scale
+    ],
+    result: "i32",
+  },
+
   // ---- sort
   dg_sort: {
     parameters: [

@@ -29,6 +29,7 @@ export {
 } from "../ops/mod.ts";
 export { glu, prelu } from "../ops/mod.ts";
 export { logSoftmax, softmax } from "../ops/mod.ts";
+export { type AttentionOptions, scaledDotProductAttention } from "../ops/mod.ts";
 export { bilinear, linear } from "../ops/mod.ts";
 export { conv1d, conv2d, conv3d, convTranspose1d, convTranspose2d, convTranspose3d } from "../ops/mod.ts";
 export { batchNorm, groupNorm, instanceNorm, layerNorm, rmsNorm } from "../ops/mod.ts";

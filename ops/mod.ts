@@ -9,6 +9,7 @@ import * as self from "./mod.ts";
 export { backward, detach, grad, registerHook, registerPostAccumulateGradHook, retainGrad } from "../autograd/functional.ts";
 export * from "./activation.ts";
 export * from "./arrange.ts";
+export * from "./attention.ts";
 export { batchNorm, type BatchNormOptions, composedBatchNorm } from "./batch_norm.ts";
 export * from "./backends.ts";
 export * from "./bilinear.ts";

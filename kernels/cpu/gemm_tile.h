@@ -28,8 +28,8 @@ template <class C> inline void store(C* p, typename Vector<C>::type v) { *reinte
 
 enum class Init { none, row, constant };  // nothing, a vector per row, one number per row
 
-// c[i,j] = init[i,j] + sum over p < k of a[i * lda + p] * b[p * ldb + j] for i < R and j < V vectors.
-template <class C, int R, int V>
+// c[i,j] = init[i,j] + sum over p < k of a[i * lda + p] * b[p * ldb + j] for i < R and j < V vectors; a[p * lda + i] if ByColumns.
+template <class C, int R, int V, bool ByColumns = false>
 void tile(int64_t k, const C* a, int64_t lda, const C* b, int64_t ldb, C* c, int64_t ldc, const C* init, int64_t init_row, Init mode) {
   using vec = typename Vector<C>::type;
   constexpr int lanes = Vector<C>::lanes;
@@ -40,11 +40,11 @@ void tile(int64_t k, const C* a, int64_t lda, const C* b, int64_t ldb, C* c, int
     for (int v = 0; v < V; v++) row[v] = load(b + v * lanes);
 #pragma GCC unroll 14
     for (int i = 0; i < R; i++) {
-      const C factor = a[i * lda];
+      const C factor = a[ByColumns ? i : i * lda];
 #pragma GCC unroll 2
       for (int v = 0; v < V; v++) sums[i][v] += factor * row[v];
     }
-    a++;
+    a += ByColumns ? lda : 1;
     b += ldb;
   }
 #pragma GCC unroll 14
@@ -61,16 +61,16 @@ void tile(int64_t k, const C* a, int64_t lda, const C* b, int64_t ldb, C* c, int
 
 template <class C> using Tile = void (*)(int64_t, const C*, int64_t, const C*, int64_t, C*, int64_t, const C*, int64_t, Init);
 
-template <class C, int V, int... R>
+template <class C, int V, bool ByColumns, int... R>
 constexpr auto tiles_of(std::integer_sequence<int, R...>) {
-  return std::array<Tile<C>, sizeof...(R)>{tile<C, R + 1, V>...};
+  return std::array<Tile<C>, sizeof...(R)>{tile<C, R + 1, V, ByColumns>...};
 }
 
 // The tile of `rows` (1 to kTileRows) and `vectors` (1 or 2).
-template <class C>
+template <class C, bool ByColumns = false>
 Tile<C> tile_for(int64_t rows, int vectors) {
-  static constexpr auto one = tiles_of<C, 1>(std::make_integer_sequence<int, kTileRows>{});
-  static constexpr auto two = tiles_of<C, 2>(std::make_integer_sequence<int, kTileRows>{});
+  static constexpr auto one = tiles_of<C, 1, ByColumns>(std::make_integer_sequence<int, kTileRows>{});
+  static constexpr auto two = tiles_of<C, 2, ByColumns>(std::make_integer_sequence<int, kTileRows>{});
   return vectors == 1 ? one[size_t(rows - 1)] : two[size_t(rows - 1)];
 }
 
