@@ -141,6 +141,13 @@ DG_EXPORT int32_t dg_scan(const dg_tensor* t, uint32_t out, uint32_t x, uint32_t
 DG_EXPORT int32_t dg_softmax(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t axis, uint32_t log);
 DG_EXPORT int32_t dg_softmax_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t y, uint32_t axis, uint32_t log);
 
+/* ---- attention: softmax(scale q k^T + mask) v and its gradients; q [.., H, L, E], k [.., G, S, E], v [.., G, S, Ev], G divides H; mask [.., H, L, S] bool,
+   float32 or of the dtype of q, or DG_NONE; log_sum [.., H, L] in the computing dtype. Absent gradients are not made. */
+DG_EXPORT int32_t dg_attention(const dg_tensor* t, uint32_t out, uint32_t log_sum, uint32_t q, uint32_t k, uint32_t v, uint32_t mask, uint32_t causal,
+                               double scale);
+DG_EXPORT int32_t dg_attention_backward(const dg_tensor* t, uint32_t dq, uint32_t dk, uint32_t dv, uint32_t dout, uint32_t out, uint32_t log_sum,
+                                        uint32_t q, uint32_t k, uint32_t v, uint32_t mask, uint32_t causal, double scale);
+
 /* ---- sort: along an axis, stable, NaN after every number. The output holds the first elements of the order, as many as its size along the axis;
    values may be DG_NONE. kth: element number k (from 1) of the ascending order; with median != 0 a NaN if there is one */
 DG_EXPORT int32_t dg_sort(const dg_tensor* t, uint32_t values, uint32_t indices, uint32_t x, uint32_t axis, uint32_t descending);

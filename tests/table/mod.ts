@@ -2,6 +2,7 @@
 import type { Row } from "../op_table.ts";
 import { activation } from "./activation.ts";
 import { arrange } from "./arrange.ts";
+import { attention } from "./attention.ts";
 import { binary } from "./binary.ts";
 import { convolution } from "./convolution.ts";
 import { indexing } from "./indexing.ts";
@@ -20,6 +21,7 @@ import { viewFamily } from "./view.ts";
 export const families: Readonly<Record<string, readonly Row[]>> = {
   activation,
   arrange,
+  attention,
   binary,
   convolution,
   indexing,
