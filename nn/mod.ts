@@ -29,6 +29,13 @@ export {
   RMSNorm,
 } from "./normalization.ts";
 export { Bilinear, Linear } from "./linear.ts";
+export {
+  MultiheadAttention,
+  type MultiheadAttentionInputs,
+  type MultiheadAttentionOptions,
+  type MultiheadAttentionOutput,
+} from "./attention.ts";
+export * from "./transformer.ts";
 export * from "./convolution.ts";
 export * from "./dropout.ts";
 export * from "./embedding.ts";
