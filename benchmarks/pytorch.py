@@ -9,6 +9,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from pytorch_bert import BertClassifier
 from pytorch_models import UNet, mlp
 from pytorch_pix2pix import Generator, PatchGan
 from pytorch_resnet import ResNet18
@@ -184,6 +185,23 @@ def tiny(t):
     return step, lambda r: sampled(r)
 
 
+def attention(causal):
+    def build(t, how=PLAIN):
+        q, k, v = (t[name].requires_grad_() for name in "qkv")
+
+        forward = how.ready(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+
+        def step():
+            q.grad = k.grad = v.grad = None
+            y = forward(q, k, v)
+            y.backward(t["g"])
+            return y
+
+        return step, lambda y: sampled(y, q.grad, k.grad, v.grad)
+
+    return build
+
+
 def sgd(p, lr=0.01):
     return torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=5e-4)
 
@@ -204,6 +222,9 @@ ROWS = {
     "resnet18_infer_224": inference(lambda: ResNet18(cifar=False, classes=1000)),
     "matmul_1024": forward_only(lambda x, t: x @ t["g"]),
     "conv3x3_forward": conv2d,
+    "bert_small_step": training(BertClassifier, adamw),
+    "attention_512": attention(False),
+    "attention_512_causal": attention(True),
     "add_16m": forward_only(lambda x, t: x + t["g"]),
     "mul_16m": forward_only(lambda x, t: x * t["g"]),
     "exp_16m": forward_only(lambda x, t: torch.exp(x)),

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { attentionRows } from "./rows/attention.ts";
 import { elementwiseRows } from "./rows/elementwise.ts";
 import { modelRows } from "./rows/models.ts";
 import { normalizationRows } from "./rows/normalization.ts";
@@ -16,6 +17,7 @@ export type { Ready, Row } from "./rows/row.ts";
 export const rows: readonly Row[] = [
   ...smallRows,
   ...modelRows,
+  ...attentionRows,
   ...elementwiseRows,
   ...normalizationRows,
 ];

@@ -11,7 +11,8 @@ import { labels, type Row, sampled, stateOf, values } from "./row.ts";
 type Model = nn.Layer;
 type MakeOptimizer = (model: Model) => { step(): void; zeroGrad(): void };
 
-function training(
+/** A row of training steps. */
+export function training(
   name: string,
   what: string,
   make: () => Model,
@@ -69,7 +70,8 @@ function inference(name: string, what: string, make: () => Model, shape: readonl
 const sgd: MakeOptimizer = (model) => new optim.SGD(model.parameters(), { lr: 0.01, momentum: 0.9, weightDecay: 5e-4 });
 /** Fifty times slower: at 0.01 the losses of PyTorch's own two layouts differ by 3 % after ten steps. */
 const slowSgd: MakeOptimizer = (model) => new optim.SGD(model.parameters(), { lr: 0.0002, momentum: 0.9, weightDecay: 5e-4 });
-const adamw: MakeOptimizer = (model) => new optim.AdamW(model.parameters(), { lr: 1e-3, weightDecay: 0.01 });
+/** AdamW with a rate for small models. */
+export const adamw: MakeOptimizer = (model) => new optim.AdamW(model.parameters(), { lr: 1e-3, weightDecay: 0.01 });
 
 const mlp = () => new nn.Sequential(new nn.Linear(64, 64), new nn.ReLU(), new nn.Linear(64, 64), new nn.ReLU(), new nn.Linear(64, 10));
 const images = () => ({ x: values([32, 3, 32, 32]), y: labels(32, 10) });
