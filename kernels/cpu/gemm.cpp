@@ -10,7 +10,7 @@
 namespace dg {
 namespace {
 
-constexpr int64_t kPanelColumns = 1024;   // columns of b packed at a time
+constexpr int64_t kPanelColumns = 512;   // columns of b packed at a time
 constexpr double kWorthAThread = 2e6;     // operations
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -34,11 +34,12 @@ class Product {
     panels_ = ceil_div(m_, kTileRows);
     if constexpr (std::is_same_v<T, C>) {
       a_direct_ = a_.column == 1 && (k_ <= 128 || n_ <= 2 * kWidth);
+      a_columns_ = a_.row == 1 && a_.column != 1;
       b_direct_ = b_.column == 1 && (panels_ == 1 || double(k_) * double(n_) * sizeof(C) <= 32768);
       vector_ = m_ == 1 && k_ > 0 && (b_.row == 1 || b_.column == 1);
     }
     b_bytes_ = vector_ ? k_ * int64_t(sizeof(C)) : depth_ * width_ * int64_t(sizeof(C));
-    a_bytes_ = vector_ ? 0 : depth_ * kTileRows * int64_t(sizeof(C));
+    a_bytes_ = vector_ ? 0 : depth_ * kColumnRows * int64_t(sizeof(C));
     b_bytes_ = ceil_div(b_bytes_, 64) * 64;
     a_bytes_ = ceil_div(a_bytes_, 64) * 64;
   }
@@ -63,12 +64,13 @@ class Product {
  private:
   static constexpr int kLanes = Vector<C>::lanes;
   static constexpr int64_t kWidth = 2 * kLanes;  // columns of a panel of b
+  static constexpr int64_t kColumnRows = 16;      // rows of a panel of a that is kept by columns
   int64_t m_, n_, k_;
   Matrices<const T> a_, b_;
   Matrices<const C> init_;
   Matrices<C> c_;
   int64_t depth_, width_, panels_, a_bytes_, b_bytes_;
-  bool a_direct_ = false, b_direct_ = false, vector_ = false;
+  bool a_direct_ = false, a_columns_ = false, b_direct_ = false, vector_ = false;
 
   template <class U>
   static Matrices<U> flipped(Matrices<U> x) { return {x.data, x.batch, x.column, x.row}; }
@@ -123,6 +125,10 @@ class Product {
           if (a_direct_) {
             if constexpr (std::is_same_v<T, C>) a = source;
             lda = a_.row;
+          } else if (a_columns_) {
+            copy_columns(space, source, rows, depth);
+            a = space;
+            lda = kColumnRows;
           } else {
             copy_matrix(space, depth, source, a_.row, a_.column, rows, depth);
             a = space;
@@ -148,6 +154,16 @@ class Product {
   // First row of a panel: panels of nearly equal heights.
   int64_t row_of(int64_t panel) const { return panel * (m_ / panels_) + std::min(panel, m_ % panels_); }
 
+  // A panel of rows, column after column. Whole columns of kColumnRows are read where another column follows: what is read too much lies between
+  // the two and is not used.
+  void copy_columns(C* to, const T* from, int64_t rows, int64_t depth) const {
+    const int64_t whole = a_.column >= kColumnRows ? depth - 1 : 0;
+    for (int64_t p = 0; p < whole; p++)
+      for (int64_t i = 0; i < kColumnRows; i++) to[p * kColumnRows + i] = C(from[p * a_.column + i]);
+    for (int64_t p = whole; p < depth; p++)
+      for (int64_t i = 0; i < rows; i++) to[p * kColumnRows + i] = C(from[p * a_.column + i]);
+  }
+
   void pack_b(C* to, const T* from, int64_t depth, int64_t width) const {
     const int64_t ld = width <= kLanes ? kLanes : kWidth;
     if (width < ld) std::fill(to, to + depth * ld, C(0));
@@ -165,7 +181,7 @@ class Product {
       init = init_.at(s) + i * init_.row + j * init_.column, init_row = init_.row, init_column = init_.column;
     }
     const int vectors = width <= kLanes ? 1 : 2;
-    const Tile<C> kernel = tile_for<C>(rows, vectors);
+    const Tile<C> kernel = a_columns_ ? tile_for<C, true>(rows, vectors) : tile_for<C>(rows, vectors);
     if (c_.column == 1 && width == vectors * kLanes && (!init || init_column <= 1)) {
       const Init mode = !init ? Init::none : (init_column == 1 ? Init::row : Init::constant);
       return kernel(depth, a, lda, b, ldb, c, c_.row, init, init_row, mode);

@@ -16,7 +16,7 @@ inline constexpr int kVectorBytes = 32, kTileRows = 6;
 #else
 inline constexpr int kVectorBytes = 16, kTileRows = 6;
 #endif
-inline constexpr int64_t kDepth = 256;  // terms of a block sum
+inline constexpr int64_t kDepth = 512;  // terms of a block sum
 
 template <class C> struct Vector {
   typedef C type __attribute__((vector_size(kVectorBytes)));
@@ -34,6 +34,12 @@ void tile(int64_t k, const C* a, int64_t lda, const C* b, int64_t ldb, C* c, int
   using vec = typename Vector<C>::type;
   constexpr int lanes = Vector<C>::lanes;
   vec sums[R][V] = {};
+  if (k >= 128) {  // c comes into the cache meanwhile
+#pragma GCC unroll 14
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) __builtin_prefetch(c + i * ldc + v * lanes, 1);
+  }
   for (int64_t p = 0; p < k; p++) {
     vec row[V];
 #pragma GCC unroll 2
