@@ -147,7 +147,9 @@ export class MultiheadAttention extends Module {
   }
   /** Draws new initial values (those of `outProj.weight` stay, as in PyTorch). */
   resetParameters(): void {
-    for (const weight of [this.inProjWeight, this.qProjWeight, this.kProjWeight, this.vProjWeight]) if (weight !== null) xavierUniform_(weight);
+    for (const weight of [this.inProjWeight, this.qProjWeight, this.kProjWeight, this.vProjWeight]) {
+      if (weight !== null) xavierUniform_(weight);
+    }
     if (this.inProjBias !== null) zeros_(this.inProjBias);
     if (this.outProj.bias !== null) zeros_(this.outProj.bias);
     for (const row of [this.biasK, this.biasV]) if (row !== null) xavierNormal_(row);
@@ -242,7 +244,9 @@ export class MultiheadAttention extends Module {
 function checkMask(mask: Tensor | null | undefined, like: Tensor, shapes: readonly Shape[], what: string): void {
   if (mask === null || mask === undefined) return;
   checkTensor(mask, "MultiheadAttention", what, like);
-  if (mask.dtype !== "bool" && !mask.isFloat) throw new TypeError(`MultiheadAttention: ${what} must be bool or floating point, got ${mask.dtype}`);
+  if (mask.dtype !== "bool" && !mask.isFloat) {
+    throw new TypeError(`MultiheadAttention: ${what} must be bool or floating point, got ${mask.dtype}`);
+  }
   if (!shapes.some((shape) => sameShape(shape, mask.shape))) {
     throw new ShapeError(`MultiheadAttention: ${what} must be ${shapes.map(textOf).join(" or ")}, got ${textOf(mask.shape)}`);
   }
@@ -266,7 +270,8 @@ function mergedMask(
   if (masks.every((mask) => mask.dtype === "bool")) {
     all = (masks.length === 1 ? masks[0] : ops.logicalOr(masks[0], masks[1])).logicalNot();
   } else {
-    const added = (x: Tensor) => x.dtype === "bool" ? ops.zeros(x.shape, { dtype: like.dtype, device: like.device }).maskedFill(x, -Infinity) : x.to(like.dtype);
+    const added = (x: Tensor) =>
+      x.dtype === "bool" ? ops.zeros(x.shape, { dtype: like.dtype, device: like.device }).maskedFill(x, -Infinity) : x.to(like.dtype);
     all = masks.map(added).reduce((a, b) => a.add(b));
   }
   if (extra === 0) return all;

@@ -96,7 +96,8 @@ export class TransformerEncoderLayer extends Module {
    */
   constructor(dModel: number, nhead: number, options?: TransformerEncoderLayerOptions) {
     super();
-    const { dimFeedforward = 2048, dropout = 0.1, activation = "relu", layerNormEps: eps = 1e-5, batchFirst = false, normFirst = false } = options ?? {};
+    const { dimFeedforward = 2048, dropout = 0.1, activation = "relu", layerNormEps: eps = 1e-5, batchFirst = false, normFirst = false } =
+      options ?? {};
     const { bias = true, dtype, device } = options ?? {}, at = { dtype, device };
     const chosen = typeof activation === "function" ? activation : activations[activation];
     if (chosen === undefined) {
@@ -176,7 +177,9 @@ export class TransformerEncoder extends Module {
    */
   constructor(layer: TransformerEncoderLayer, numLayers: number, options?: { norm?: Module & { forward(x: Tensor): Tensor } | null }) {
     super();
-    if (!(layer instanceof TransformerEncoderLayer)) throw new TypeError("TransformerEncoder: the first argument must be a TransformerEncoderLayer");
+    if (!(layer instanceof TransformerEncoderLayer)) {
+      throw new TypeError("TransformerEncoder: the first argument must be a TransformerEncoderLayer");
+    }
     checkSize(numLayers, "numLayers", "TransformerEncoder", 1);
     this.layers = new ModuleList(Array.from({ length: numLayers }, () => layer.copy()));
     this.norm = options?.norm ?? null;

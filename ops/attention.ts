@@ -59,13 +59,20 @@ function checked(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Pl
   }
   const { attnMask: mask = null, dropoutP = 0, isCausal = false, enableGqa = false } = options;
   const shapes = `query ${textOf(q.shape)}, key ${textOf(k.shape)}, value ${textOf(v.shape)}`;
-  for (const x of [q, k, v]) if (x.rank < 2) throw new ShapeError(`${name}: each of query, key and value must have at least 2 axes, got ${shapes}`);
-  if (k.shape[k.rank - 1] !== q.shape[q.rank - 1]) throw new ShapeError(`${name}: the last axes of query and key must be equal, got ${shapes}`);
+  for (const x of [q, k, v]) {
+    if (x.rank < 2) throw new ShapeError(`${name}: each of query, key and value must have at least 2 axes, got ${shapes}`);
+  }
+  if (k.shape[k.rank - 1] !== q.shape[q.rank - 1]) {
+    throw new ShapeError(`${name}: the last axes of query and key must be equal, got ${shapes}`);
+  }
   if (k.shape[k.rank - 2] !== v.shape[v.rank - 2]) throw new ShapeError(`${name}: key and value must have one length, got ${shapes}`);
   let own = k.shape.slice(0, -2), values = v.shape.slice(0, -2), share = 1;
   if (enableGqa) {
     const heads = q.shape[q.rank - 3], groups = own[own.length - 1];
-    if (q.rank < 3 || groups === undefined || groups !== values[values.length - 1] || (heads !== groups && !(groups > 0 && heads % groups === 0))) {
+    if (
+      q.rank < 3 || groups === undefined || groups !== values[values.length - 1] ||
+      (heads !== groups && !(groups > 0 && heads % groups === 0))
+    ) {
       throw new ShapeError(`${name}: with enableGqa the heads of key and value must be equal and divide those of the query, got ${shapes}`);
     }
     share = groups === 0 ? 1 : heads / groups;

@@ -68,7 +68,9 @@ test("scaledDotProductAttention() equals the composed form around the sizes of b
       bias: { attnMask: randn([heads, l, s], { dtype: "float64" }) },
       "bias of each key": { attnMask: randn([s], { dtype: "float32" }) },
     };
-    for (const [kind, it] of Object.entries(options)) compare(q, k, v, { ...it, enableGqa: true }, `${[n, heads, groups, l, s, e, ev]} ${kind}`);
+    for (const [kind, it] of Object.entries(options)) {
+      compare(q, k, v, { ...it, enableGqa: true }, `${[n, heads, groups, l, s, e, ev]} ${kind}`);
+    }
   }
 });
 

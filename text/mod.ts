@@ -18,5 +18,6 @@ export {
   BertPooler,
   BertSelfAttention,
   BertSelfOutput,
+  type BertSettings,
   bertStateDict,
 } from "./models/bert.ts";

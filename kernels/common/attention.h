@@ -33,8 +33,8 @@ struct Stack {
   }
 };
 
-// out [.., H, L, Ev] and log_sum [.., H, L] of q [.., H, L, E], k [.., G, S, E], v [.., G, S, Ev], where G divides H; mask [.., H, L, S] is bool (true:
-// takes part) or added to the scores; causal: row i sees the keys up to i. No size is 0. log_sum is in the computing dtype.
+// out [.., H, L, Ev] and log_sum [.., H, L] of q [.., H, L, E], k [.., G, S, E], v [.., G, S, Ev], where G divides H; mask [.., H, L, S] is bool
+// (true: takes part) or added to the scores; causal: row i sees the keys up to i. No size is 0. log_sum is in the computing dtype.
 struct Attention {
   Tensor out, log_sum, q, k, v, mask;
   bool masked, causal;

@@ -1,9 +1,9 @@
-// Scaled dot-product attention in blocks of keys with a running softmax (Dao et al. 2022, "FlashAttention"; Milakov and Gimelshein 2018): no matrix of
-// all scores is kept. Shapes: q [.., H, L, E], k [.., G, S, E], v [.., G, S, Ev], out [.., H, L, Ev].
+// Scaled dot-product attention in blocks of keys with a running softmax (Milakov and Gimelshein 2018; Dao et al. 2022, "FlashAttention"): no matrix
+// of all scores is kept. Shapes: q [.., H, L, E], k [.., G, S, E], v [.., G, S, Ev], out [.., H, L, Ev].
 //   s = scale q k^T + mask; out = exp(s - log_sum) v with log_sum = log of the sum of exp(s) over a row; a row without keys gives 0
 //   backward: p = exp(s - log_sum), d = sum of dout out, dv = p^T dout, ds = p (dout v^T - d), dq = scale ds k, dk = scale ds^T q
-// Overwrites its outputs. A task has the rows of a head (forward) or the keys of one (backward); operands are copied into it in the computing type.
-// Neither the number of threads nor that of tasks changes a result, but for dq where few heads have many keys: pieces of keys are then added in order.
+// Overwrites its outputs. A task has rows of a head (forward) or keys of one (backward); operands are copied into it in the computing type. Where few
+// heads have many keys, dq is made of pieces that are added in order; how many depends on the sizes alone.
 #include "../common/attention.h"
 
 #include "allocator.h"

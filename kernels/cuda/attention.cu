@@ -1,6 +1,6 @@
-// Scaled dot-product attention, the twin of cpu/attention.cpp. A block of threads makes an Edge x Edge tile of scores at a time, in shared memory, and
-// an Edge x Edge piece of an output from it, 4 x 4 elements a thread. Where an output has more columns than Edge, other blocks make the rest and the same
-// scores again. Sums run in a fixed order; nothing is added atomically.
+// Scaled dot-product attention, the twin of cpu/attention.cpp. A block of threads makes an Edge x Edge tile of scores at a time, in shared memory,
+// and an Edge x Edge piece of an output from it, 4 x 4 elements a thread. Where an output has more columns than Edge, other blocks make the rest, and
+// the same scores again. Sums run in a fixed order; nothing is added atomically.
 #include "../common/attention.h"
 #include "block.h"
 
@@ -23,7 +23,7 @@ struct Matrices {
   __device__ T* of(int64_t item) const { return data + stack.at(item); }
 };
 
-// What all kernels take. Where `groups` is the number of heads of k and v, those are numbered by matrix of their own.
+// What all kernels take.
 template <class T, class C>
 struct Arguments {
   Matrices<const T> q, k, v;

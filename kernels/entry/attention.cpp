@@ -37,6 +37,9 @@ Attention decoded(const char* name, const dg_tensor* t, uint32_t out_slot, uint3
   for (const Tensor* x : {&a.k, &a.v, &a.out}) require_dtype(*x, q.dtype, name, "each of queries, keys, values and output");
   require_dtype(a.log_sum, q.dtype == DG_F64 ? DG_F64 : DG_F32, name, "the sums");
   for (const Tensor* x : {&a.q, &a.k, &a.v}) require_finite_work(*x, name);
+  // Memory bounds the work, unless keys are one and the same.
+  if (a.keys > 1 && a.k.stride(-2) == 0 && a.v.stride(-2) == 0 && double(a.items) * double(a.rows) * double(a.keys) > double(int64_t(1) << 36))
+    fail(DG_SHAPE, "%s: %lld broadcast keys are too many to read one by one", name, static_cast<long long>(a.keys));
   if (a.masked) {
     a.mask = tensor_at(t, mask_slot, name);
     require_shape(a.mask, "the mask", q, a.heads, a.rows, a.keys, name);

@@ -27,7 +27,9 @@ export const attention: readonly Row[] = [
   {
     name: "scaledDotProductAttention",
     fn: (q: Tensor, k: Tensor, v: Tensor, ...rest: unknown[]) => {
-      const options = rest.at(-1) !== null && typeof rest.at(-1) === "object" && !("dtype" in (rest.at(-1) as object)) ? rest.pop() as Options : {};
+      const options = rest.at(-1) !== null && typeof rest.at(-1) === "object" && !("dtype" in (rest.at(-1) as object))
+        ? rest.pop() as Options
+        : {};
       return scaledDotProductAttention(q, k, v, { ...options, attnMask: rest[0] as Tensor | undefined });
     },
     torch: "F.scaled_dot_product_attention(a, b, c)",
@@ -49,9 +51,23 @@ export const attention: readonly Row[] = [
       { inputs: inputs([3, 4], [5, 3], [5, 2]), error: ShapeError, message: "last axes of query and key must be equal, got query [3, 4]" },
       { inputs: inputs([3, 4], [5, 4], [6, 2]), error: ShapeError, message: "key and value must have one length" },
       { inputs: inputs([4], [5, 4], [5, 2]), error: ShapeError, message: "at least 2 axes" },
-      { inputs: inputs([2, 4, 3, 2], [2, 3, 3, 2], [2, 3, 3, 2]), args: [{ enableGqa: true }], error: ShapeError, message: "divide those of the query" },
-      { inputs: inputs([2, 4, 3, 2], [2, 3, 3, 2], [2, 3, 3, 2]), error: ShapeError, message: "shapes do not broadcast: [2, 4] and [2, 3]" },
-      { inputs: inputs([3, 4], [5, 4], [5, 2]), args: [{ dropoutP: 1.5 }], error: RangeError, message: "dropoutP must be in [0, 1], got 1.5" },
+      {
+        inputs: inputs([2, 4, 3, 2], [2, 3, 3, 2], [2, 3, 3, 2]),
+        args: [{ enableGqa: true }],
+        error: ShapeError,
+        message: "divide those of the query",
+      },
+      {
+        inputs: inputs([2, 4, 3, 2], [2, 3, 3, 2], [2, 3, 3, 2]),
+        error: ShapeError,
+        message: "shapes do not broadcast: [2, 4] and [2, 3]",
+      },
+      {
+        inputs: inputs([3, 4], [5, 4], [5, 2]),
+        args: [{ dropoutP: 1.5 }],
+        error: RangeError,
+        message: "dropoutP must be in [0, 1], got 1.5",
+      },
       {
         inputs: [...inputs([3, 4], [5, 4], [5, 2]), input([3, 5], { dtype: "bool", values: pattern(15) })],
         args: [{ isCausal: true }],
@@ -68,7 +84,11 @@ export const attention: readonly Row[] = [
         error: DTypeError,
         message: "the mask must be bool, float32 or float64 as the query, got int64",
       },
-      { inputs: [input([2, 3], { dtype: "int64" }), ...inputs([3, 4], [5, 4], [5, 2]).slice(1)], error: DTypeError, message: "floating point" },
+      {
+        inputs: [input([2, 3], { dtype: "int64" }), ...inputs([3, 4], [5, 4], [5, 2]).slice(1)],
+        error: DTypeError,
+        message: "floating point",
+      },
     ],
   },
 ];

@@ -11,7 +11,7 @@ import { scope } from "../../tensor/scope.ts";
 import { textOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
-/** Settings of a {@linkcode BertModel}: the keys of Hugging Face's `config.json` in camelCase. */
+/** BertSettings of a {@linkcode BertModel}: the keys of Hugging Face's `config.json` in camelCase. */
 export interface BertConfig extends nn.Placement {
   /** Number of words. Default `30522`. */
   vocabSize?: number;
@@ -43,7 +43,8 @@ export interface BertConfig extends nn.Placement {
   positionEmbeddingType?: "absolute" | "relative_key" | "relative_key_query";
 }
 
-type Settings = Required<Omit<BertConfig, "dtype" | "device">> & nn.Placement;
+/** All settings of a {@linkcode BertModel}. */
+export type BertSettings = Required<Omit<BertConfig, "dtype" | "device">> & nn.Placement;
 
 const defaults = {
   vocabSize: 30522,
@@ -69,11 +70,13 @@ const activations: Readonly<Record<string, (x: Tensor) => Tensor>> = {
   silu: ops.silu,
 };
 
-function settingsOf(config: BertConfig): Settings {
+function settingsOf(config: BertConfig): BertSettings {
   const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== undefined));
-  const settings: Settings = { ...defaults, ...given };
+  const settings: BertSettings = { ...defaults, ...given };
   for (const key of ["vocabSize", "hiddenSize", "numHiddenLayers", "numAttentionHeads", "intermediateSize", "typeVocabSize"] as const) {
-    if (!Number.isSafeInteger(settings[key]) || settings[key] < 1) throw new RangeError(`BertModel: ${key} must be a whole number >= 1, got ${settings[key]}`);
+    if (!Number.isSafeInteger(settings[key]) || settings[key] < 1) {
+      throw new RangeError(`BertModel: ${key} must be a whole number >= 1, got ${settings[key]}`);
+    }
   }
   if (settings.hiddenSize % settings.numAttentionHeads !== 0) {
     throw new RangeError(`BertModel: ${settings.numAttentionHeads} heads do not divide ${settings.hiddenSize} features`);
@@ -82,7 +85,9 @@ function settingsOf(config: BertConfig): Settings {
     throw new RangeError(`BertModel: hiddenAct must be one of ${Object.keys(activations).join(", ")}, got ${settings.hiddenAct}`);
   }
   if (!["absolute", "relative_key", "relative_key_query"].includes(settings.positionEmbeddingType)) {
-    throw new RangeError(`BertModel: positionEmbeddingType must be absolute, relative_key or relative_key_query, got ${settings.positionEmbeddingType}`);
+    throw new RangeError(
+      `BertModel: positionEmbeddingType must be absolute, relative_key or relative_key_query, got ${settings.positionEmbeddingType}`,
+    );
   }
   return settings;
 }
@@ -115,8 +120,8 @@ export function bertStateDict(checkpoint: Readonly<Record<string, Tensor>>): Rec
   );
 }
 
-const norm = (s: Settings) => new nn.LayerNorm(s.hiddenSize, { eps: s.layerNormEps, dtype: s.dtype, device: s.device });
-const linear = (s: Settings, from: number, to: number) => new nn.Linear(from, to, { dtype: s.dtype, device: s.device });
+const norm = (s: BertSettings) => new nn.LayerNorm(s.hiddenSize, { eps: s.layerNormEps, dtype: s.dtype, device: s.device });
+const linear = (s: BertSettings, from: number, to: number) => new nn.Linear(from, to, { dtype: s.dtype, device: s.device });
 
 /** Words, positions and segments as vectors, added up and normalised. */
 export class BertEmbeddings extends nn.Module {
@@ -166,7 +171,7 @@ export class BertSelfAttention extends nn.Module {
   readonly #heads: number;
   readonly #dropout: number;
   readonly #positions: number;
-  readonly #type: Settings["positionEmbeddingType"];
+  readonly #type: BertSettings["positionEmbeddingType"];
   /** To the queries. */
   query: nn.Linear;
   /** To the keys. */
@@ -188,7 +193,9 @@ export class BertSelfAttention extends nn.Module {
     this.key = linear(s, size, size);
     this.value = linear(s, size, size);
     const at = { dtype: s.dtype, device: s.device };
-    this.distanceEmbedding = s.positionEmbeddingType === "absolute" ? null : new nn.Embedding(2 * this.#positions - 1, size / this.#heads, at);
+    this.distanceEmbedding = s.positionEmbeddingType === "absolute"
+      ? null
+      : new nn.Embedding(2 * this.#positions - 1, size / this.#heads, at);
   }
   /** Scores of the distances, `[N, heads, L, L]`. */
   #distances(q: Tensor, k: Tensor, embedding: nn.Embedding): Tensor {
@@ -378,7 +385,7 @@ export interface BertOutputs {
 export class BertModel extends nn.Module {
   readonly #longest: number;
   /** The settings, with defaults. */
-  readonly config: Readonly<Settings>;
+  readonly config: Readonly<BertSettings>;
   /** Words to vectors. */
   embeddings: BertEmbeddings;
   /** The layers. */
