@@ -79,6 +79,7 @@ struct Part {
   }
   // += a b of two tiles in shared memory.
   __device__ void add(const C (*a)[kEdge<C> + 1], const C (*b)[kEdge<C> + 1]) {
+#pragma unroll 4
     for (int k = 0; k < kEdge<C>; k++) {
       C x[kPart], y[kPart];
 #pragma unroll
@@ -105,6 +106,7 @@ struct Shared {
 // neighbouring columns.
 template <int Columns, int Width, class C, class T>
 __device__ void load_piece(C (*to)[Width], const T* from, const Stack& s, int64_t first, int64_t rows, int64_t column, int64_t columns) {
+#pragma unroll 2
   for (int at = threadIdx.x; at < kEdge<C> * Columns; at += kTileThreads<C>) {
     const int i = at / Columns, j = at % Columns;
     const bool inside = first + i < rows && column + j < columns;
@@ -122,6 +124,7 @@ __device__ Part<C> product(Shared<C>& shared, const T* a, const Stack& sa, int64
     load_piece<kDepth>(shared.operands[0], a, sa, a_first, a_rows, from, depth);
     load_piece<kDepth>(shared.operands[1], b, sb, b_first, b_rows, from, depth);
     __syncthreads();
+#pragma unroll 4
     for (int k = 0; k < kDepth; k++) {
       C x[kPart], y[kPart];
 #pragma unroll
