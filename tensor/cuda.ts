@@ -7,6 +7,8 @@ import { type Device, device as deviceOf, type DeviceLike } from "../ffi/device.
 import { DisposedError } from "../ffi/errors.ts";
 import { check, cudaDeviceCount, errorOf, lastError, libraryOf } from "../ffi/library.ts";
 
+import { unrepeatable } from "./recorder.ts";
+
 export { capture, CapturedStep } from "./capture.ts";
 
 /** Number of CUDA devices; 0 where there is no CUDA library, driver or GPU. */
@@ -142,6 +144,7 @@ const current = new Map<Device, number>();
  * ```
  */
 export function withStream<T>(device: DeviceLike, stream: StreamName, fn: () => T): T {
+  unrepeatable("it changes streams");
   const place = deviceOf(device), library = libraryOf(place), number = streams.indexOf(stream), before = current.get(place) ?? 0;
   if (number < 0) throw new RangeError(`withStream: there are ${streams.join(" and ")}, got ${JSON.stringify(stream)}`);
   const choose = (next: number) => {

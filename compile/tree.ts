@@ -1,0 +1,121 @@
+/**
+ * What a function takes and returns, as a tree with tensors and other values at the leaves.
+ *
+ * @module
+ */
+import { sameShape, type Shape } from "../tensor/shape.ts";
+import { Tensor } from "../tensor/tensor.ts";
+
+/** A value: a tensor by its number, an array, a plain object, or something that is compared. */
+export type Tree =
+  | { readonly kind: "tensor"; readonly index: number }
+  | { readonly kind: "array"; readonly items: readonly Tree[] }
+  | { readonly kind: "object"; readonly keys: readonly string[]; readonly items: readonly Tree[] }
+  | { readonly kind: "value"; readonly value: unknown };
+
+function isPlain(value: object): boolean {
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+
+/**
+ * The tree of a value.
+ *
+ * @param tensors Gets its tensors, each once.
+ * @throws {RangeError} If an object contains itself.
+ */
+export function treeOf(value: unknown, tensors: Tensor[], within: readonly unknown[] = []): Tree {
+  if (typeof value !== "object" || value === null) return { kind: "value", value };
+  if (value instanceof Tensor) {
+    let index = tensors.indexOf(value);
+    if (index < 0) index = tensors.push(value) - 1;
+    return { kind: "tensor", index };
+  }
+  if (within.includes(value)) throw new RangeError("compile: an argument or result contains itself");
+  const inner = [...within, value];
+  if (Array.isArray(value)) return { kind: "array", items: value.map((item) => treeOf(item, tensors, inner)) };
+  if (!isPlain(value)) return { kind: "value", value };
+  const keys = Object.keys(value);
+  return { kind: "object", keys, items: keys.map((key) => treeOf((value as Record<string, unknown>)[key], tensors, inner)) };
+}
+
+/**
+ * True when a value has the form of a tree, equal values included.
+ *
+ * @param tensors Gets its tensors by number; a tensor that the tree has twice must be one here, too.
+ */
+export function fits(tree: Tree, value: unknown, tensors: (Tensor | undefined)[]): boolean {
+  switch (tree.kind) {
+    case "tensor": {
+      if (!(value instanceof Tensor)) return false;
+      const known = tensors[tree.index];
+      if (known !== undefined && known !== value) return false;
+      tensors[tree.index] = value;
+      return true;
+    }
+    case "value":
+      return Object.is(tree.value, value);
+    case "array": {
+      if (!Array.isArray(value) || value.length !== tree.items.length) return false;
+      for (let i = 0; i < tree.items.length; i++) if (!fits(tree.items[i], value[i], tensors)) return false;
+      return true;
+    }
+    default: {
+      if (typeof value !== "object" || value === null || value instanceof Tensor || !isPlain(value)) return false;
+      const { keys, items } = tree, found = Object.keys(value);
+      if (found.length !== keys.length) return false;
+      for (let i = 0; i < keys.length; i++) {
+        if (found[i] !== keys[i] || !fits(items[i], (value as Record<string, unknown>)[keys[i]], tensors)) return false;
+      }
+      return true;
+    }
+  }
+}
+
+/** The value of a tree. */
+export function valueOf(tree: Tree, tensors: readonly Tensor[]): unknown {
+  switch (tree.kind) {
+    case "tensor":
+      return tensors[tree.index];
+    case "value":
+      return tree.value;
+    case "array":
+      return tree.items.map((item) => valueOf(item, tensors));
+    default:
+      return Object.fromEntries(tree.keys.map((key, i) => [key, valueOf(tree.items[i], tensors)]));
+  }
+}
+
+/** The first value in a tree that may change without being another, such as an array of numbers' memory; `null` if there is none. */
+export function changeable(tree: Tree): string | null {
+  if (tree.kind === "value") {
+    const { value } = tree;
+    if (ArrayBuffer.isView(value) || value instanceof Map || value instanceof Set || value instanceof Date) return value.constructor.name;
+    return null;
+  }
+  if (tree.kind === "tensor") return null;
+  for (const item of tree.items) {
+    const found = changeable(item);
+    if (found !== null) return found;
+  }
+  return null;
+}
+
+/** Where the elements of a tensor lie in its storage, and what they are. */
+export interface Geometry {
+  readonly shape: Shape;
+  readonly strides: Shape;
+  readonly offset: number;
+  readonly dtypeCode: number;
+}
+
+/** The geometry of a tensor, for later. */
+export function geometryOf({ shape, strides, offset, dtypeCode }: Tensor): Geometry {
+  return { shape, strides, offset, dtypeCode };
+}
+
+/** True when tensors differ in nothing but the offset. */
+export function alike(a: Geometry, b: Geometry): boolean {
+  return a.dtypeCode === b.dtypeCode && (a.shape === b.shape || sameShape(a.shape, b.shape)) &&
+    (a.strides === b.strides || sameShape(a.strides, b.strides));
+}
