@@ -74,12 +74,15 @@ class Function<A extends unknown[], R> {
       }
       mismatch ??= found;
     }
-    if (this.reason !== null) return this.#plain(args);
+    if (this.reason !== null) {
+      if (this.#fullGraph) throw new Error(this.#text);
+      return this.#plain(args);
+    }
     if (this.#made >= this.#limit) {
       this.#refuse(`${this.#limit} recordings were made, and calls still differ in what a recording takes for granted: ${mismatch}`);
       return this.#plain(args);
     }
-    const { result, outcome } = record(this.#fn as (...args: unknown[]) => R, args, this.#arena);
+    const { result, outcome } = record(this.#fn as (...args: unknown[]) => R, args);
     if (outcome instanceof Recording) {
       this.#recordings.unshift(outcome);
       this.#made++;
@@ -95,9 +98,12 @@ class Function<A extends unknown[], R> {
 
   #refuse(reason: string): void {
     this.reason = reason;
-    const text = `compile: ${this.name} runs uncompiled: ${reason}`;
-    if (this.#fullGraph) throw new Error(text);
-    console.warn(text);
+    if (this.#fullGraph) throw new Error(this.#text);
+    console.warn(this.#text);
+  }
+
+  get #text(): string {
+    return `compile: ${this.name} runs uncompiled: ${this.reason}`;
   }
 
   dispose(): void {

@@ -5,16 +5,14 @@
  */
 import type { Node } from "../autograd/tape.ts";
 import { check } from "../ffi/library.ts";
-import { allocate, type Storage } from "../ffi/storage.ts";
-import type { KernelLibrary } from "../ffi/symbols.ts";
+import { aliasOf, type Storage } from "../ffi/storage.ts";
 import { context, type Owner, withContext } from "../tensor/context.ts";
-import { bytesOf, type DType } from "../tensor/dtype.ts";
+import type { DType } from "../tensor/dtype.ts";
 import { type Captured, Recorder } from "../tensor/recorder.ts";
 import { collectTensors, scope } from "../tensor/scope.ts";
-import { textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { type Arena, type Lifetime, place } from "./arena.ts";
-import { copyElements, type Held, type Input, type Leaf, type Output, type Plan, Recording, type Source } from "./recording.ts";
+import { type Lifetime, place } from "./arena.ts";
+import { type Held, type Input, type Leaf, type Output, type Plan, Recording, type Source } from "./recording.ts";
 import { changeable, geometryOf, type Tree, treeOf, valueOf } from "./tree.ts";
 
 /** What came of recording a call. */
@@ -44,10 +42,19 @@ class Results implements Owner {
 /** An argument during recording: the tensor that the function gets. */
 interface Given {
   readonly user: Tensor;
+  /**
+   * Another tensor on the same memory, which has a name of its own in the program then: the function may know the user's, too. `null` for a tensor that
+   * requires a gradient, which has to be itself.
+   */
   readonly own: Tensor | null;
-  readonly fixed: Storage | null;
+  /** The first argument on the same memory. */
   readonly shared: number;
   readonly version: number;
+}
+
+/** The memory that the program knows an argument by. */
+function memoryOf({ user, own }: Given): Storage {
+  return (own ?? user).storage;
 }
 
 /** Says why a call cannot be repeated. */
@@ -65,96 +72,115 @@ export function synchronous<T>(result: T): T {
 /**
  * Runs `fn` and records what it does.
  *
- * @param copyAll Copy all arguments into memory of the program.
  * @throws What `fn` throws.
  */
-export function record<R>(fn: (...args: unknown[]) => R, args: readonly unknown[], arena: Arena): Recorded<R> {
-  const users: Tensor[] = [], tree = treeOf([...args], users);
-  const odd = changeable(tree);
-  if (odd !== null) return { result: scope(() => synchronous(fn(...args))), outcome: { reason: `an argument is a ${odd}, whose contents nobody watches` } };
+export function record<R>(fn: (...args: unknown[]) => R, args: readonly unknown[]): Recorded<R> {
+  const users: Tensor[] = [], tree = argumentsOf(args, users);
+  if (typeof tree === "string") return { result: scope(() => synchronous(fn(...args))), outcome: { reason: tree } };
   for (const x of users) x.checkAlive("compile");
-  const given = withContext({ scope: null }, () => users.map((x, i) => prepare(x, i, users)));
+  const given = prepare(users);
   const tensors = given.map((it) => it.own ?? it.user);
   const results = new Results(), recorder = new Recorder();
-  let result: R, ended: ReturnType<Recorder["end"]> = null, done = false, outcome: Recorded<R>["outcome"];
+  let ended: Ended = null;
   try {
-    result = withContext({ scope: results }, () => scope(() => synchronous(fn(...valueOf(tree, tensors) as unknown[]))));
-    done = true;
-  } finally {
-    ended = recorder.end();
-    if (!done) forget(recorder, ended, given);
-  }
-  try {
-    outcome = new Recording(new Planner(recorder, ended, tree, given, results, arena).plan(result));
-  } catch (error) {
-    forget(recorder, ended, []);
-    if (!(error instanceof Refusal)) {
-      forget(recorder, null, given);
-      throw error;
+    let result: R;
+    try {
+      result = withContext({ scope: results }, () => scope(() => synchronous(fn(...valueOf(tree, tensors) as unknown[]))));
+    } finally {
+      ended = recorder.end();
+      writeBack(given, recorder);
     }
-    outcome = recorder.reason === null && recorder.later !== null ? { later: recorder.later } : { reason: error.reason };
+    let outcome: Recorded<R>["outcome"];
+    try {
+      outcome = new Recording(new Planner(recorder, ended, tree, given, results).plan(result));
+      ended = null; // the recording's now, and so are the constants
+      recorder.constants.clear();
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      outcome = recorder.reason === null && recorder.later !== null ? { later: recorder.later } : { reason: error.reason };
+    }
+    return { result: restore(result, given), outcome };
+  } finally {
+    results.pass();
+    if (ended !== null) ended.library.dg_program_free(ended.program);
+    for (const storage of recorder.constants) storage.release();
+    for (const { own } of given) own?.dispose();
   }
-  const shown = outcome instanceof Recording && !given.some((it) => it.own !== null) ? result : restore(result, given);
-  results.pass();
-  if (!(outcome instanceof Recording)) for (const { own } of given) own?.dispose();
-  return { result: shown, outcome };
 }
 
-function forget(recorder: Recorder, ended: { library: KernelLibrary; program: number } | null, given: readonly Given[]): void {
-  if (ended !== null) ended.library.dg_program_free(ended.program);
-  if (ended !== null || given.length > 0) for (const storage of recorder.constants) storage.release();
-  for (const { own } of given) own?.dispose();
+type Ended = ReturnType<Recorder["end"]>;
+
+/** The tree of arguments, or what in them cannot be watched. */
+function argumentsOf(args: readonly unknown[], tensors: Tensor[]): Tree | string {
+  try {
+    const tree = treeOf([...args], tensors), odd = changeable(tree);
+    return odd === null ? tree : `an argument is a ${odd}, whose contents nobody watches`;
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return "an argument contains itself";
+  }
 }
 
-/** How argument `i` is given to the function. Memory in which others have a part is copied, so that the program can tell it from theirs. */
-function prepare(user: Tensor, i: number, all: readonly Tensor[]): Given {
-  const { storage } = user, together = all.filter((it) => it.storage === storage).length;
-  const shared = all.findIndex((it) => it.storage === storage), apart = storage.references > together;
-  if (!apart || user.requiresGrad) return { user, own: null, fixed: apart ? storage : null, shared, version: storage.version };
-  let last = 0;
-  user.shape.forEach((size, axis) => last += Math.max(0, size - 1) * user.strides[axis]);
-  const bytes = user.numel() === 0 ? 0 : (last + 1) * bytesOf(user.dtype);
-  const own = new Tensor(allocate(bytes, user.device, user.shape), user.shape, user.strides, 0, user.dtype);
-  own.kept = true;
-  copyElements(own, user);
-  return { user, own, fixed: null, shared: i, version: own.storage.version };
+/** What the function is given for its arguments. */
+function prepare(users: readonly Tensor[]): Given[] {
+  const aliases = new Map<Storage, Storage>();
+  return withContext({ scope: null }, () =>
+    users.map((user) => {
+      const { storage } = user, shared = users.findIndex((it) => it.storage === storage), { version } = storage;
+      if (users.some((it) => it.storage === storage && it.requiresGrad)) return { user, own: null, shared, version };
+      let alias = aliases.get(storage);
+      if (alias === undefined) aliases.set(storage, alias = aliasOf(storage, user.shape));
+      const own = new Tensor(alias, user.shape, user.strides, user.offset, user.dtype);
+      own.kept = true;
+      return { user, own, shared, version };
+    }));
 }
 
-/** A result with the arguments themselves in the place of their copies. */
-function restore<R>(result: R, given: readonly Given[]): R {
-  const tensors: Tensor[] = [], tree = treeOf(result, tensors);
-  const shown = tensors.map((x) => {
-    const it = given.find(({ own }) => own !== null && own.storage === x.storage);
-    if (it === undefined) return x;
-    if (x === it.own) return it.user;
-    const view = new Tensor(it.user.storage, x.shape, x.strides, x.offset + it.user.offset, x.dtype);
-    view.viewOf = it.user.viewOf ?? it.user;
-    return view;
+/** Tells arguments what the function did with those that it was given for them. */
+function writeBack(given: readonly Given[], recorder: Recorder): void {
+  given.forEach(({ user, own, shared, version }, i) => {
+    if (own === null) return;
+    if (shared === i) user.storage.version += own.storage.version - version;
+    if (!own.disposed) return;
+    recorder.refuse("it disposes of an argument");
+    user.dispose();
   });
-  return shown.every((x, i) => x === tensors[i]) ? result : valueOf(tree, shown) as R;
+}
+
+/** A result with the arguments themselves in the place of what the function was given for them. */
+function restore<R>(result: R, given: readonly Given[]): R {
+  const all = new Set<Tensor>();
+  collectTensors(result, all);
+  const renamed = (x: Tensor) => given.find(({ own }) => own !== null && own.storage === x.storage);
+  if (![...all].some(renamed)) return result;
+  const tensors: Tensor[] = [], tree = treeOf(result, tensors);
+  return valueOf(
+    tree,
+    tensors.map((x) => {
+      const it = given.find(({ own }) => own === x) ?? renamed(x);
+      if (it === undefined) return x;
+      if (x === it.own) return it.user;
+      const view = new Tensor(it.user.storage, x.shape, x.strides, x.offset, x.dtype);
+      view.viewOf = it.user.viewOf ?? it.user;
+      x.dispose();
+      return view;
+    }),
+  ) as R;
 }
 
 /** Makes the plan of a recording from the notes. */
 class Planner {
   readonly #recorder: Recorder;
-  readonly #ended: { library: KernelLibrary; program: number } | null;
+  readonly #ended: Ended;
   readonly #tree: Tree;
   readonly #given: readonly Given[];
   readonly #results: Results;
   readonly #outputs: Output[] = [];
   readonly #output: Map<Storage, number> = new Map();
   readonly #slots: Map<Storage, number> = new Map(); // of storages that were there before
-  readonly #last: Map<number, { first: number; last: number }> = new Map();
-  readonly #inputSlots: Set<Storage> = new Set();
+  readonly #lives: Map<number, { first: number; last: number }> = new Map();
 
-  constructor(
-    recorder: Recorder,
-    ended: { library: KernelLibrary; program: number } | null,
-    tree: Tree,
-    given: readonly Given[],
-    results: Results,
-    _arena: Arena,
-  ) {
+  constructor(recorder: Recorder, ended: Ended, tree: Tree, given: readonly Given[], results: Results) {
     this.#recorder = recorder;
     this.#ended = ended;
     this.#tree = tree;
@@ -181,14 +207,14 @@ class Planner {
     const sources = returned.map((x) => this.#source(x, leaves));
     const inputs = this.#given.map((it) => this.#input(it));
     this.#checkLeft();
-    const taken = new Set<Storage>([...this.#inputSlots, ...leaves.storages]);
+    const taken = new Set<Storage>([...this.#given.map(memoryOf), ...leaves.storages]);
     const held: Held[] = [];
     for (const { storage, version, changes } of recorder.captured.values()) {
       if (recorder.constants.has(storage)) {
         if (storage.version !== version) throw new Refusal("it changes a tensor made of a number of the program in place");
         continue;
       }
-      if (taken.has(storage) || this.#given.some(({ own }) => own?.storage === storage)) continue;
+      if (taken.has(storage)) continue;
       if (storage.id === 0) throw new Refusal("it disposes of a tensor made outside");
       held.push({ storage, id: storage.id, changes, writes: storage.version - version });
     }
@@ -199,8 +225,10 @@ class Planner {
     }
     const lives: Lifetime[] = [];
     for (const [storage, slot] of recorder.made) {
-      const life = this.#last.get(slot);
-      if (life !== undefined && !this.#output.has(storage) && !recorder.constants.has(storage)) lives.push({ slot, bytes: storage.bytes, ...life });
+      const life = this.#lives.get(slot);
+      if (life !== undefined && !this.#output.has(storage) && !recorder.constants.has(storage)) {
+        lives.push({ slot, bytes: storage.bytes, ...life });
+      }
     }
     const { offsets, bytes } = place(lives);
     return {
@@ -208,6 +236,7 @@ class Planner {
       device: recorder.device,
       program: ended.program,
       arguments: this.#tree,
+      writes: held.some((it) => it.writes > 0) || inputs.some((it) => it.writes > 0),
       inputs,
       held,
       guards: recorder.guards,
@@ -223,7 +252,7 @@ class Planner {
   }
 
   /** Which calls name which storages. */
-  #readSlots({ library, program }: { library: KernelLibrary; program: number }): void {
+  #readSlots({ library, program }: NonNullable<Ended>): void {
     const out = new Float64Array(8);
     check(library.dg_program_info(program, out), library);
     if (out[0] === 0) throw new Refusal("it makes no native call");
@@ -231,7 +260,7 @@ class Planner {
       check(library.dg_program_slot(program, slot, out), library);
       const [id, announced, headers, first, last] = out;
       if (headers === 0) continue;
-      this.#last.set(slot, { first, last });
+      this.#lives.set(slot, { first, last });
       if (announced !== 0) continue;
       const captured = this.#recorder.captured.get(id);
       if (captured === undefined) throw new Refusal("it makes native calls with memory that is unknown");
@@ -255,14 +284,21 @@ class Planner {
     return index;
   }
 
-  #input({ user, own, fixed, shared, version }: Given): Input {
-    const storage = (own ?? user).storage, writes = storage.version - version;
-    if (own !== null && writes > 0) throw new Refusal("it changes an argument whose memory others share in place");
-    const { requiresGrad, isLeaf, dtype, device } = user;
-    const input = { geometry: geometryOf(user), dtype, device, requiresGrad, isLeaf, own, fixed };
-    if (own === null) this.#inputSlots.add(storage);
-    const first = shared < 0 || this.#given[shared].user === user;
-    return { ...input, shared, slot: own === null && first ? this.#slots.get(storage) ?? -1 : -1, writes: first ? writes : 0 };
+  #input(given: Given): Input {
+    const { user, own, shared, version } = given, { requiresGrad, isLeaf, dtype, device } = user, storage = memoryOf(given);
+    const first = this.#given[shared].user === user;
+    return {
+      geometry: geometryOf(user),
+      dtype,
+      device,
+      requiresGrad,
+      isLeaf,
+      shared,
+      slot: first ? this.#slots.get(storage) ?? -1 : -1,
+      writes: first ? storage.version - version : 0,
+      offset: (own ?? user).offset,
+      fixed: own === null ? user.storage : null,
+    };
   }
 
   #leaves(): { plans: Leaf[]; storages: Storage[]; after: Map<Tensor, number> } {
@@ -274,7 +310,7 @@ class Planner {
         continue;
       }
       if (this.#given.some(({ own }) => own === x)) {
-        if (grad !== null) throw new Refusal("it sets grad of an argument whose memory others share");
+        if (grad !== null) throw new Refusal("it sets grad of an argument that does not require a gradient");
         continue;
       }
       const leaf = argument >= 0 ? argument : x;
@@ -324,13 +360,16 @@ class Planner {
     const index = this.#given.findIndex(({ user, own }) => x === (own ?? user));
     if (index >= 0) return { kind: "argument", index };
     if (!this.#results.tensors.has(x)) {
-      for (const { tensor } of this.#recorder.gradients.values()) if (tensor === x) throw new Refusal("it returns a gradient that was there before");
+      if (this.#recorder.made.has(x.storage)) throw new Refusal("it keeps a tensor that it returns");
+      for (const { tensor } of this.#recorder.gradients.values()) {
+        if (tensor === x) throw new Refusal("it returns a gradient that was there before");
+      }
       return { kind: "tensor", tensor: x };
     }
     const common = { kind: "made" as const, geometry: geometryOf(x), dtype: x.dtype as DType, requiresGrad: x.requiresGrad };
     const { constants, made } = this.#recorder;
     if (made.has(x.storage) && !constants.has(x.storage)) return { ...common, memory: { output: this.#outputOf(x.storage) } };
-    const argument = this.#given.findIndex(({ user, own }) => (own ?? user).storage === x.storage);
+    const argument = this.#given.findIndex((it) => memoryOf(it) === x.storage);
     if (argument >= 0) return { ...common, memory: { argument } };
     return { ...common, memory: x.storage };
   }
@@ -339,8 +378,7 @@ class Planner {
   #checkLeft(): void {
     for (const storage of this.#recorder.made.keys()) {
       if (storage.id === 0 || this.#output.has(storage) || this.#recorder.constants.has(storage)) continue;
-      const tensor = [...this.#results.tensors].find((x) => x.storage === storage);
-      throw new Refusal(`it keeps a tensor${tensor === undefined ? "" : ` of shape ${textOf(tensor.shape)}`} that it does not return`);
+      throw new Refusal(`it keeps ${storage.bytes} bytes in a tensor that it does not return`);
     }
   }
 }

@@ -3,9 +3,8 @@
  *
  * @module
  */
-import { DeviceError, NativeError } from "../ffi/errors.ts";
-import { Frame } from "../ffi/frame.ts";
-import { check, errorOf, lastError, libraryOf } from "../ffi/library.ts";
+import { NativeError } from "../ffi/errors.ts";
+import { check, errorOf, lastError } from "../ffi/library.ts";
 import { allocate, type Storage } from "../ffi/storage.ts";
 import type { KernelLibrary } from "../ffi/symbols.ts";
 import { defaultDevice } from "../ops/creation.ts";
@@ -27,13 +26,13 @@ export interface Input {
   readonly isLeaf: boolean;
   /** The first argument on the same memory. */
   readonly shared: number;
-  /** Its slot, -1 if no call names it. */
+  /** The slot of that memory, -1 if no call names it. */
   readonly slot: number;
-  /** In-place writes that the call counts. */
+  /** In-place writes to that memory. */
   readonly writes: number;
-  /** The program's own tensor, that the elements are copied to; without, calls name the argument's memory. */
-  readonly own: Tensor | null;
-  /** Others have a part in its memory, so no other memory can take its place. */
+  /** Where in that memory, as the program was recorded, its first element lies. */
+  readonly offset: number;
+  /** It requires a gradient, and others may know it: no other memory can take its place. */
   readonly fixed: Storage | null;
 }
 
@@ -91,6 +90,8 @@ export interface Plan {
   readonly device: Device;
   readonly program: number;
   readonly arguments: Tree;
+  /** Calls write to memory that was there before, gradients apart. */
+  readonly writes: boolean;
   readonly inputs: readonly Input[];
   readonly held: readonly Held[];
   readonly guards: readonly Guard[];
@@ -105,7 +106,6 @@ export interface Plan {
 }
 
 const counts = new Float64Array(8);
-const copyFrame = new Frame(2);
 
 const finalizers = new FinalizationRegistry<{ library: KernelLibrary; program: number }>(({ library, program }) => {
   library.dg_program_free(program);
@@ -157,8 +157,11 @@ export class Recording implements Disposable {
       if (storage.changes !== changes) return "a tensor that it uses has other elements or requiresGrad";
     }
     for (const leaf of plan.leaves) {
-      const text = gradientDiffers(leaf, leafOf(leaf, tensors).grad, leafOf(leaf, tensors));
+      const x = leafOf(leaf, tensors), { grad } = x, text = gradientDiffers(leaf, grad, x);
       if (text !== null) return text;
+      if (leaf.writes > 0) {
+        for (const it of tensors) if (it.storage === grad!.storage) return "an argument is a gradient that it changes";
+      }
     }
     for (const guard of plan.guards) {
       const text = guard.changed();
@@ -172,17 +175,25 @@ export class Recording implements Disposable {
     if (!alike(input.geometry, x)) return `shape, strides or dtype of tensor ${i} of the arguments`;
     if (x.device !== input.device) return `the device of tensor ${i} of the arguments`;
     if (x.requiresGrad !== input.requiresGrad || x.isLeaf !== input.isLeaf) return `requiresGrad of tensor ${i} of the arguments`;
-    if (input.own !== null) return null;
     if (input.fixed !== null) {
-      return x.storage === input.fixed && x.offset === input.geometry.offset ? null : `the memory of tensor ${i} of the arguments`;
+      return x.storage === input.fixed && x.offset === input.geometry.offset
+        ? null
+        : `the memory of tensor ${i} of the arguments, which requires a gradient`;
     }
     let shared = i;
     for (let k = 0; k < i && shared === i; k++) if (all[k].storage === x.storage) shared = k;
-    if (shared !== input.shared) return `which arguments share memory`;
-    if (shared !== i && x.offset - all[shared].offset !== input.geometry.offset - this.#plan.inputs[shared].geometry.offset) {
-      return `how arguments share memory`;
+    if (shared === input.shared) {
+      if (shared === i || x.offset - all[shared].offset === input.offset - this.#plan.inputs[shared].offset) return this.#meets(input, x);
+    } else if (input.shared === i && !this.#plan.writes) return this.#meets(input, x);
+    return "how arguments share memory";
+  }
+
+  /** Memory that a call writes to has one name in the program. */
+  #meets(input: Input, x: Tensor): string | null {
+    if (!this.#plan.writes) return null;
+    for (const { storage, writes } of this.#plan.held) {
+      if (storage === x.storage && writes + input.writes > 0) return "an argument is memory that it changes anyway";
     }
-    for (const { storage } of this.#plan.held) if (storage === x.storage) return `tensor ${i} of the arguments is one that it uses anyway`;
     return null;
   }
 
@@ -193,7 +204,10 @@ export class Recording implements Disposable {
     let steps = 0, failedAt = -1;
     try {
       for (; steps <= this.#lastPatch; steps++) this.#step(steps);
-      for (let i = 0; i < inputs.length; i++) this.#give(inputs[i], args[i]);
+      for (let i = 0; i < inputs.length; i++) {
+        const { slot, offset } = inputs[i], x = args[i];
+        if (slot >= 0) this.#bind(slot, x.storage.id, (x.offset - offset) * bytesOf(x.dtype));
+      }
       const temporary = arena.at(plan.arenaBytes, plan.device);
       if (temporary.id !== this.#arena) {
         for (const [slot, offset] of plan.temporaries) this.#bind(slot, temporary.id, offset);
@@ -202,7 +216,9 @@ export class Recording implements Disposable {
       for (const leaf of leaves) {
         const { grad } = leafOf(leaf, args);
         if (leaf.slot >= 0) this.#bind(leaf.slot, grad!.storage.id, (grad!.offset - leaf.before!.offset) * bytesOf(grad!.dtype));
-        if (typeof leaf.after === "object" && leaf.disposes && grad !== null) made[leaf.after.output] = reusable(leaf, grad, args, outputs[leaf.after.output]);
+        if (typeof leaf.after === "object" && leaf.disposes && grad !== null) {
+          made[leaf.after.output] = reusable(leaf, grad, args, outputs[leaf.after.output]);
+        }
       }
       for (let i = 0; i < outputs.length; i++) {
         const storage = made[i] ??= allocate(outputs[i].bytes, plan.device, outputs[i].shape);
@@ -252,11 +268,6 @@ export class Recording implements Disposable {
     else [bound.storage, bound.bytes] = [storage, bytes];
   }
 
-  #give(input: Input, x: Tensor): void {
-    if (input.own !== null) copyElements(input.own, x);
-    else if (input.slot >= 0) this.#bind(input.slot, x.storage.id, (x.offset - input.geometry.offset) * bytesOf(x.dtype));
-  }
-
   /** After a failure: undoes what the function would not have come to, and leaves no gradient half made. */
   #takeBack(steps: number, failedAt: number, args: readonly Tensor[], made: readonly (Storage | null)[]): void {
     const { host, leaves, inputs } = this.#plan;
@@ -288,7 +299,7 @@ export class Recording implements Disposable {
         if ("output" in memory) result = new Tensor(made[memory.output]!, shape, strides, offset, dtype);
         else if ("argument" in memory) {
           const x = args[memory.argument], input = this.#plan.inputs[memory.argument];
-          result = new Tensor(x.storage, shape, strides, offset + x.offset - (input.own ?? input.geometry).offset, dtype);
+          result = new Tensor(x.storage, shape, strides, offset + x.offset - input.offset, dtype);
           result.viewOf = x.viewOf ?? x;
         } else result = new Tensor(memory, shape, strides, offset, dtype);
         return requiresGrad ? result.requiresGrad_() : result;
@@ -308,7 +319,6 @@ export class Recording implements Disposable {
     finalizers.unregister(this);
     this.#plan.library.dg_program_free(this.#plan.program);
     for (const storage of this.#plan.constants) storage.release();
-    for (const { own } of this.#plan.inputs) own?.dispose();
   }
 }
 
@@ -318,7 +328,9 @@ function leafOf({ leaf }: Leaf, args: readonly Tensor[]): Tensor {
 
 function gradientDiffers({ before, slot, after, identity }: Leaf, grad: Tensor | null, leaf: Tensor): string | null {
   if ((before === null) !== (grad === null)) return "which tensors have a gradient";
-  if (leaf.hooks !== null && leaf.hooks.size > 0 || leaf.accumulateHooks !== null && leaf.accumulateHooks.size > 0) return "hooks of a leaf";
+  if (leaf.hooks !== null && leaf.hooks.size > 0 || leaf.accumulateHooks !== null && leaf.accumulateHooks.size > 0) {
+    return "hooks of a leaf";
+  }
   if (grad === null || before === null) return null;
   if (identity !== null) return grad === identity && !grad.disposed ? null : "the memory of a gradient";
   if (slot < 0 && after !== "same") return null;
@@ -349,14 +361,4 @@ function setGradient(leaf: Leaf, x: Tensor, made: readonly (Storage | null)[]): 
   }
   if (disposes) before?.dispose();
   x.grad = next;
-}
-
-/** Writes the elements of `x` into `own`, which has its strides; an axis of stride 0 is one element. */
-export function copyElements(own: Tensor, x: Tensor): void {
-  const library = libraryOf(own.device);
-  if (x.device !== own.device) throw new DeviceError(`compile: an argument is on ${x.device}, expected ${own.device}`);
-  const shape = x.shape.map((size, i) => x.strides[i] === 0 ? Math.min(size, 1) : size);
-  const seen = ({ storage, strides, offset, dtypeCode }: Tensor) => ({ storage, shape, strides, offset, dtypeCode, disposed: false });
-  const t = copyFrame.begin();
-  check(library.dg_copy(t, copyFrame.put(seen(own)), copyFrame.put(seen(x))), library);
 }

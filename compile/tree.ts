@@ -6,11 +6,12 @@
 import { sameShape, type Shape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 
-/** A value: a tensor by its number, an array, a plain object, or something that is compared. */
+/** A value: a tensor by its number, an array, a plain object, an object of a class with its properties, or something that is compared. */
 export type Tree =
   | { readonly kind: "tensor"; readonly index: number }
   | { readonly kind: "array"; readonly items: readonly Tree[] }
   | { readonly kind: "object"; readonly keys: readonly string[]; readonly items: readonly Tree[] }
+  | { readonly kind: "instance"; readonly value: object; readonly keys: readonly string[]; readonly values: readonly unknown[] }
   | { readonly kind: "value"; readonly value: unknown };
 
 function isPlain(value: object): boolean {
@@ -34,8 +35,11 @@ export function treeOf(value: unknown, tensors: Tensor[], within: readonly unkno
   if (within.includes(value)) throw new RangeError("compile: an argument or result contains itself");
   const inner = [...within, value];
   if (Array.isArray(value)) return { kind: "array", items: value.map((item) => treeOf(item, tensors, inner)) };
-  if (!isPlain(value)) return { kind: "value", value };
   const keys = Object.keys(value);
+  if (!isPlain(value)) {
+    if (ArrayBuffer.isView(value)) return { kind: "value", value };
+    return { kind: "instance", value, keys, values: keys.map((key) => (value as Record<string, unknown>)[key]) };
+  }
   return { kind: "object", keys, items: keys.map((key) => treeOf((value as Record<string, unknown>)[key], tensors, inner)) };
 }
 
@@ -55,6 +59,12 @@ export function fits(tree: Tree, value: unknown, tensors: (Tensor | undefined)[]
     }
     case "value":
       return Object.is(tree.value, value);
+    case "instance": {
+      if (tree.value !== value) return false;
+      const { keys, values } = tree, own = value as Record<string, unknown>;
+      for (let i = 0; i < keys.length; i++) if (!Object.is(own[keys[i]], values[i])) return false;
+      return true;
+    }
     case "array": {
       if (!Array.isArray(value) || value.length !== tree.items.length) return false;
       for (let i = 0; i < tree.items.length; i++) if (!fits(tree.items[i], value[i], tensors)) return false;
@@ -78,6 +88,7 @@ export function valueOf(tree: Tree, tensors: readonly Tensor[]): unknown {
     case "tensor":
       return tensors[tree.index];
     case "value":
+    case "instance":
       return tree.value;
     case "array":
       return tree.items.map((item) => valueOf(item, tensors));
@@ -88,7 +99,7 @@ export function valueOf(tree: Tree, tensors: readonly Tensor[]): unknown {
 
 /** The first value in a tree that may change without being another, such as an array of numbers' memory; `null` if there is none. */
 export function changeable(tree: Tree): string | null {
-  if (tree.kind === "value") {
+  if (tree.kind === "value" || tree.kind === "instance") {
     const { value } = tree;
     if (ArrayBuffer.isView(value) || value instanceof Map || value instanceof Set || value instanceof Date) return value.constructor.name;
     return null;

@@ -240,6 +240,15 @@ export function lend(array: ArrayBufferView<ArrayBuffer>, device: Device, shape:
   return storage;
 }
 
+/** The same memory under another id, with counts of its own. */
+export function aliasOf(storage: Storage, shape: readonly number[]): Storage {
+  const library = libraryOf(storage.device), id = library.dg_storage_alias(storage.id);
+  if (id === 0) throw errorOf(5, lastError(library));
+  const alias = new Storage(id, storage.bytes, storage.device, storage.lent, shape);
+  alias.version = storage.version;
+  return alias;
+}
+
 function outOfMemory(text: string, { shapes, sizes }: Ledger): Error {
   const groups = new Map<string, { count: number; bytes: number }>();
   shapes.forEach((shape, entry) => {

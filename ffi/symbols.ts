@@ -186,6 +186,12 @@ export const symbols = {
     ],
     result: "u32",
   },
+  dg_storage_alias: {
+    parameters: [
+      "u32", // storage
+    ],
+    result: "u32",
+  },
   dg_free: {
     parameters: [
       "u32", // storage

@@ -95,9 +95,10 @@ DG_EXPORT uint32_t dg_get_tf32(void);
 
 /* ---- memory: kernels/cpu/memory.cpp
    storage_pin: the memory of a storage stays until as many storage_unpin; dg_free meanwhile ends the id and leaves the memory to the last of them.
-   Lent memory is the lender's to keep. */
+   Lent memory is the lender's to keep. storage_alias: another id for the same memory, which stays until both are freed; 0 on failure. */
 DG_EXPORT uint32_t dg_alloc(double bytes, uint32_t zeroed, uint32_t device); /* storage id, 0 on failure (see dg_last_error) */
 DG_EXPORT uint32_t dg_wrap(void* memory, double bytes);     /* storage over lent host memory (cpu only); the lender outlives it */
+DG_EXPORT uint32_t dg_storage_alias(uint32_t storage);
 DG_EXPORT int32_t dg_free(uint32_t storage);
 DG_EXPORT int32_t dg_storage_pin(uint32_t storage, dg_region* out);
 DG_EXPORT int32_t dg_storage_unpin(uint32_t storage);

@@ -72,6 +72,7 @@ export class Module implements Disposable {
     return this.#training;
   }
   set training(mode: boolean) {
+    if (recorder !== null) recorder.assign(this, () => this.#training = mode);
     this.#training = mode;
   }
 
@@ -443,9 +444,9 @@ export class Module implements Disposable {
 function guardModule(module: Module): Guard {
   if (module.hasHooks) unrepeatable(`${module.constructor.name} has hooks`);
   const own = module as unknown as Record<string, unknown>, names = Object.keys(module), values = names.map((name) => own[name]);
-  const { training } = module, children = [...module.children()];
+  const assigned = recorder?.assigns(module) ?? false, { training } = module, children = [...module.children()];
   const changed = (): string | null => {
-    if (module.training !== training) return `the mode of ${module.constructor.name}`;
+    if (!assigned && module.training !== training) return `the mode of ${module.constructor.name}`;
     if (module.hasHooks) return `the hooks of ${module.constructor.name}`;
     for (let i = 0; i < names.length; i++) {
       if (!Object.is(own[names[i]], values[i])) return `${names[i]} of ${module.constructor.name}`;

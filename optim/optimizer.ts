@@ -356,7 +356,8 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
           if (!(value instanceof Tensor)) return [key, Number(value)];
           // PyTorch counts steps in a tensor without axes.
           if (key === "step") return [key, value.item()];
-          return [key, noGrad(() => copy_(this.stateTensor(p), value.detach()))];
+          using elements = value.detach();
+          return [key, noGrad(() => copy_(this.stateTensor(p), elements))];
         }),
       ),
     ]);
@@ -396,10 +397,15 @@ function argumentsOf(call: (library: KernelLibrary) => number): number[] | null 
   return found;
 }
 
-/** What a recorded step takes for granted of an optimiser: its groups, their parameters, and options that are no numbers. */
+/** What a recorded step takes for granted of an optimiser: its groups, their parameters, options that are no numbers, and its states. */
 function guardGroups(optimizer: AnyOptimizer): Guard {
   const name = optimizer.constructor.name;
   const known = optimizer.paramGroups.map((group) => ({ group, params: [...group.params], options: fixedOptions(group) }));
+  const states = [...optimizer.state].map(([p, state]) => ({
+    p,
+    state,
+    tensors: Object.entries(state).filter(([, it]) => it instanceof Tensor),
+  }));
   const changed = (): string | null => {
     if (optimizer.paramGroups.length !== known.length) return `the groups of ${name}`;
     for (let i = 0; i < known.length; i++) {
@@ -407,6 +413,11 @@ function guardGroups(optimizer: AnyOptimizer): Guard {
       if (now !== group || now.params.length !== params.length) return `the groups of ${name}`;
       for (let k = 0; k < params.length; k++) if (now.params[k] !== params[k]) return `the parameters of ${name}`;
       if (fixedOptions(now) !== options) return `the options of ${name}`;
+    }
+    if (optimizer.state.size !== states.length) return `the states of ${name}`;
+    for (const { p, state, tensors } of states) {
+      if (optimizer.state.get(p) !== state) return `the states of ${name}`;
+      for (const [key, tensor] of tensors) if (state[key] !== tensor) return `the states of ${name}`;
     }
     return null;
   };

@@ -93,6 +93,7 @@ export class Recorder implements Observer {
   readonly #words: Map<readonly number[], Patch> = new Map();
   /** Pieces of work on the host that are repeated. */
   hostedSteps = 0;
+  readonly #assigned: Set<object> = new Set();
   #nested = 0;
 
   /** Starts recording. */
@@ -209,6 +210,17 @@ export class Recorder implements Observer {
   /** A count on the host that each repetition moves. */
   count(run: () => void, undo: () => void): void {
     this.host.push({ at: this.position(), run, undo });
+  }
+
+  /** The mode of a module is about to be set by `run`, before anything has asked for it or not. */
+  assign(module: object, run: () => void): void {
+    this.host.push({ at: this.position(), run });
+    if (!this.#seen.has(module)) this.#assigned.add(module);
+  }
+
+  /** True for a module whose mode was set before it was asked for: what it was does not matter. */
+  assigns(module: object): boolean {
+    return this.#assigned.has(module);
   }
 
   /** Runs work on the host that each repetition does again; not what it does by calling this once more. */
