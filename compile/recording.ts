@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { NativeError } from "../ffi/errors.ts";
 import { check, errorOf, lastError } from "../ffi/library.ts";
 import { allocate, type Storage } from "../ffi/storage.ts";
 import type { KernelLibrary } from "../ffi/symbols.ts";
@@ -14,6 +13,7 @@ import { bytesOf, type DType, getDefaultDType } from "../tensor/dtype.ts";
 import type { Guard, HostStep, Patch } from "../tensor/recorder.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { Arena } from "./arena.ts";
+import { GraphRunner } from "./graph.ts";
 import { alike, fits, type Geometry, type Tree, valueOf } from "./tree.ts";
 
 /** How an argument that is a tensor reaches the program. */
@@ -107,9 +107,13 @@ export interface Plan {
 
 const counts = new Float64Array(8);
 
-const finalizers = new FinalizationRegistry<{ library: KernelLibrary; program: number }>(({ library, program }) => {
-  library.dg_program_free(program);
+const finalizers = new FinalizationRegistry<{ library: KernelLibrary; program: number; runner: GraphRunner | null }>((it) => {
+  it.runner?.[Symbol.dispose]();
+  it.library.dg_program_free(it.program);
 });
+
+/** A call of {@linkcode Recording.replay} that found what it takes for granted changed, and took back what it had done. */
+export class Differs extends Error {}
 
 /** See the module's comment. */
 export class Recording implements Disposable {
@@ -121,6 +125,8 @@ export class Recording implements Disposable {
   readonly #bound: Map<number, { storage: number; bytes: number }> = new Map();
   readonly #values: number[][];
   readonly #lastPatch: number;
+  readonly #runner: GraphRunner | null;
+  readonly #gradientOutputs: ReadonlySet<number>;
   #arena = 0;
 
   /** Takes over the program and the constants of a plan. */
@@ -128,7 +134,13 @@ export class Recording implements Disposable {
     this.#plan = plan;
     this.#values = plan.host.map((step) => "values" in step ? this.#recorded(step) : []);
     this.#lastPatch = plan.host.findLastIndex((step) => "values" in step);
-    finalizers.register(this, { library: plan.library, program: plan.program }, this);
+    this.#gradientOutputs = new Set(plan.leaves.flatMap(({ after }) => typeof after === "object" ? [after.output] : []));
+    // A graph names places in memory: arguments that are written to, or that share memory, have none of their own.
+    const placed = plan.inputs.every((it, i) => it.writes === 0 && it.shared === i && it.fixed === null);
+    this.#runner = plan.device.type === "cuda" && placed
+      ? new GraphRunner(plan.library, plan.device, plan.program, plan.host, plan.inputs, plan.outputs.length)
+      : null;
+    finalizers.register(this, { library: plan.library, program: plan.program, runner: this.#runner }, this);
   }
 
   /** The arguments of a patched call as they were recorded, as many as the call takes. */
@@ -200,13 +212,15 @@ export class Recording implements Disposable {
   /** Makes the call again. @param args Tensors of arguments that {@linkcode Recording.mismatch} found nothing against. */
   replay(args: readonly Tensor[], arena: Arena): unknown {
     const plan = this.#plan, { library, program, outputs, leaves, inputs } = plan;
-    const made: (Storage | null)[] = outputs.map(() => null);
+    const made: (Storage | null)[] = outputs.map(() => null), runner = this.#runner;
     let steps = 0, failedAt = -1;
     try {
       for (; steps <= this.#lastPatch; steps++) this.#step(steps);
       for (let i = 0; i < inputs.length; i++) {
-        const { slot, offset } = inputs[i], x = args[i];
-        if (slot >= 0) this.#bind(slot, x.storage.id, (x.offset - offset) * bytesOf(x.dtype));
+        const { slot, offset } = inputs[i], x = args[i], size = bytesOf(x.dtype);
+        if (slot < 0) continue;
+        if (runner === null) this.#bind(slot, x.storage.id, (x.offset - offset) * size);
+        else this.#bind(slot, runner.take(i, x).id, -offset * size);
       }
       const temporary = arena.at(plan.arenaBytes, plan.device);
       if (temporary.id !== this.#arena) {
@@ -222,15 +236,17 @@ export class Recording implements Disposable {
       }
       for (let i = 0; i < outputs.length; i++) {
         const storage = made[i] ??= allocate(outputs[i].bytes, plan.device, outputs[i].shape);
-        this.#bind(outputs[i].slot, storage.id, 0);
+        const own = runner !== null && !this.#gradientOutputs.has(i);
+        this.#bind(outputs[i].slot, own ? runner.place(i, outputs[i]).id : storage.id, 0);
       }
-      const status = library.dg_program_run(program);
+      const status = runner === null ? library.dg_program_run(program) : runner.run();
       if (status !== 0) {
         const text = lastError(library);
         check(library.dg_program_info(program, counts), library);
         failedAt = counts[3];
         throw errorOf(status, text);
       }
+      if (runner !== null) { for (let i = 0; i < outputs.length; i++) if (!this.#gradientOutputs.has(i)) runner.give(i, made[i]!); }
     } catch (error) {
       this.#takeBack(steps, failedAt, args, made);
       throw error;
@@ -251,11 +267,19 @@ export class Recording implements Disposable {
       return;
     }
     const { library, program } = this.#plan, values = step.values(), before = this.#values[i];
-    if (values === null || before.length < values.length) throw new NativeError("compile: a call takes other arguments than recorded");
+    if (values === null) throw new Differs();
+    if (this.#runner !== null) this.#watch(this.#runner, step, before, values);
     for (let k = 0; k < values.length; k++) {
       if (values[k] === before[k]) continue;
       for (const { at, first } of step.places) check(library.dg_program_set(program, at, first + k, values[k]), library);
       before[k] = values[k];
+    }
+  }
+
+  #watch(runner: GraphRunner, step: Patch, before: readonly number[], values: readonly number[]): void {
+    for (let k = 0; k < values.length; k++) {
+      const still = values[k] === before[k] && k !== step.counted && step.drawn === undefined;
+      if (!still && !runner.moves(step, k, before, values)) runner.change();
     }
   }
 
@@ -264,6 +288,7 @@ export class Recording implements Disposable {
     if (bound !== undefined && bound.storage === storage && bound.bytes === bytes) return;
     const { library, program } = this.#plan;
     check(library.dg_program_bind(program, slot, storage, bytes), library);
+    this.#runner?.change();
     if (bound === undefined) this.#bound.set(slot, { storage, bytes });
     else [bound.storage, bound.bytes] = [storage, bytes];
   }
@@ -307,16 +332,15 @@ export class Recording implements Disposable {
     }
   }
 
-  /** The number of native calls, and the bytes of temporary memory. */
-  get size(): { calls: number; bytes: number } {
-    const { library, program, arenaBytes } = this.#plan;
-    check(library.dg_program_info(program, counts), library);
-    return { calls: counts[0], bytes: arenaBytes };
+  /** True while it runs as a graph. */
+  get captured(): boolean {
+    return this.#runner?.captured ?? false;
   }
 
   /** Frees the program and what only it holds. */
   [Symbol.dispose](): void {
     finalizers.unregister(this);
+    this.#runner?.[Symbol.dispose]();
     this.#plan.library.dg_program_free(this.#plan.program);
     for (const storage of this.#plan.constants) storage.release();
   }

@@ -111,7 +111,7 @@ export class Generator {
     this.#offset += counters;
     counted(this, counters, true, (by) => this.#offset += by);
     const part = this.#part(offset);
-    recorder?.random(part, () => {
+    recorder?.random(this, counters, part, () => {
       const again = this.#part(this.#offset);
       this.#offset += counters;
       return again;

@@ -103,7 +103,7 @@ export class Adam extends Optimizer<AdamOptions> {
           this.decoupled ? 1 : 0,
           group.maximize ? 1 : 0,
           states[0].step,
-        ));
+        ), 10);
     };
     for (const p of group.params) {
       if (p.grad === null) continue;

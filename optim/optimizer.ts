@@ -261,15 +261,20 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
    * Updates what was pushed, `each` tensors a parameter. A recorded step calls `body` again before each repetition, with a library that only looks at
    * the arguments: it has to read options and counts where they are kept.
    *
+   * @param counted Which argument behind the frame is a count of steps, if the device counts it by itself in a captured step.
    * @ignore
    */
-  protected flush(each: number, body: (library: KernelLibrary, t: Deno.PointerObject, first: number, count: number) => number): void {
+  protected flush(
+    each: number,
+    body: (library: KernelLibrary, t: Deno.PointerObject, first: number, count: number) => number,
+    counted?: number,
+  ): void {
     const operands = this.#operands;
     if (operands.length === 0) return;
     this.#operands = [];
     fused(operands[0].device, operands, each, null, (library, t, _, first, count) => {
       if (recorder !== null) {
-        recorder.patch(() => argumentsOf((look) => body(look, t, first, count)));
+        recorder.patch(() => argumentsOf((look) => body(look, t, first, count)), counted);
         this.#patched++;
       }
       return body(library, t, first, count);

@@ -120,6 +120,11 @@ export type StreamName = typeof streams[number];
 
 const current = new Map<Device, number>();
 
+/** Number of the stream that a device's work goes to. */
+export function currentStream(device: Device): number {
+  return current.get(device) ?? 0;
+}
+
 /**
  * Gives the native work of `fn` to a stream of its own; all else goes to `"computation"`. What one stream writes and the other reads needs an
  * {@linkcode Event} between them.

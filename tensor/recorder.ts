@@ -41,6 +41,10 @@ export interface Patch {
   readonly places: { readonly at: number; readonly first: number }[];
   /** Computes them. */
   readonly values: Arguments;
+  /** They are words of a generator, of which so many counters are taken. */
+  readonly drawn?: { readonly generator: object; readonly counters: number };
+  /** Which of them counts up by 1 each time. */
+  readonly counted?: number;
   /** Takes that back, where something was counted. */
   undo?(): void;
 }
@@ -190,8 +194,8 @@ export class Recorder implements Observer {
   }
 
   /** Words of a generator were taken, and how to take the next ones. */
-  random(words: readonly number[], values: Arguments, undo: () => void): void {
-    const patch = { at: this.position(), places: [], values, undo };
+  random(generator: object, counters: number, words: readonly number[], values: Arguments, undo: () => void): void {
+    const patch: Patch = { at: this.position(), places: [], values, drawn: { generator, counters }, undo };
     this.host.push(patch);
     this.#words.set(words, patch);
   }
@@ -201,10 +205,10 @@ export class Recorder implements Observer {
     this.#words.get(words)?.places.push({ at: this.position(), first });
   }
 
-  /** Arguments of the next call that are computed anew each time. */
-  patch(values: Arguments): void {
+  /** Arguments of the next call that are computed anew each time; number `counted` counts up by 1. */
+  patch(values: Arguments, counted?: number): void {
     const at = this.position();
-    this.host.push({ at, places: [{ at, first: 0 }], values });
+    this.host.push({ at, places: [{ at, first: 0 }], values, counted });
   }
 
   /** A count on the host that each repetition moves. */
