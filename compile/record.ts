@@ -13,7 +13,7 @@ import { collectTensors, scope } from "../tensor/scope.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { type Lifetime, place } from "./arena.ts";
 import { type Held, type Input, type Leaf, type Output, type Plan, Recording, type Source } from "./recording.ts";
-import { changeable, geometryOf, type Tree, treeOf, valueOf } from "./tree.ts";
+import { changeable, type Copied, copyBack, copyOf, geometryOf, type Tree, treeOf, valueOf } from "./tree.ts";
 
 /** What came of recording a call. */
 export interface Recorded<R> {
@@ -79,32 +79,41 @@ export function record<R>(fn: (...args: unknown[]) => R, args: readonly unknown[
   if (typeof tree === "string") return { result: scope(() => synchronous(fn(...args))), outcome: { reason: tree } };
   for (const x of users) x.checkAlive("compile");
   const given = prepare(users);
-  const tensors = given.map((it) => it.own ?? it.user);
+  const tensors = given.map((it) => it.own ?? it.user), copied: Copied[] = [];
+  const inside = copyOf(tree, args, tensors, copied) as unknown[];
   const results = new Results(), recorder = new Recorder();
-  let ended: Ended = null;
+  let ended: Ended = null, recorded = false;
   try {
     let result: R;
     try {
-      result = withContext({ scope: results }, () => scope(() => synchronous(fn(...valueOf(tree, tensors) as unknown[]))));
+      result = withContext({ scope: results }, () => scope(() => synchronous(fn(...inside))));
     } finally {
       ended = recorder.end();
-      writeBack(given, recorder);
+      writeBack(given, copied, recorder);
     }
     let outcome: Recorded<R>["outcome"];
     try {
       outcome = new Recording(new Planner(recorder, ended, tree, given, results).plan(result));
-      ended = null; // the recording's now, and so are the constants
-      recorder.constants.clear();
+      recorded = true;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       outcome = recorder.reason === null && recorder.later !== null ? { later: recorder.later } : { reason: error.reason };
     }
-    return { result: restore(result, given), outcome };
+    const same = copied.find((it) => it.to === result); // an array or object of the arguments
+    return { result: same === undefined ? restore(result, given) : same.from as R, outcome };
   } finally {
     results.pass();
-    if (ended !== null) ended.library.dg_program_free(ended.program);
-    for (const storage of recorder.constants) storage.release();
-    for (const { own } of given) own?.dispose();
+    if (!recorded) {
+      if (ended !== null) ended.library.dg_program_free(ended.program);
+      for (const storage of recorder.constants) storage.release();
+    }
+    for (const { own } of given) {
+      if (own === null) continue;
+      // A function that is not repeated may have kept it: it goes the way of other tensors.
+      own.kept = false;
+      if (recorded) own.dispose();
+      else context().scope?.track(own);
+    }
   }
 }
 
@@ -137,10 +146,20 @@ function prepare(users: readonly Tensor[]): Given[] {
 }
 
 /** Tells arguments what the function did with those that it was given for them. */
-function writeBack(given: readonly Given[], recorder: Recorder): void {
+function writeBack(given: readonly Given[], copied: readonly Copied[], recorder: Recorder): void {
+  const back = (value: unknown) => given.find(({ own }) => own !== null && own === value)?.user ?? value;
+  for (const it of copied) {
+    if (it.to !== copied.at(-1)!.to && copyBack(it, back)) recorder.refuse("it changes an array or object among its arguments");
+  }
   given.forEach(({ user, own, shared, version }, i) => {
     if (own === null) return;
     if (shared === i) user.storage.version += own.storage.version - version;
+    if (own.node !== null) {
+      user.storage.graphVersion = own.storage.graphVersion;
+      user.node = own.node;
+      user.outputIndex = own.outputIndex;
+      user.graphVersion = own.graphVersion;
+    }
     if (!own.disposed) return;
     recorder.refuse("it disposes of an argument");
     user.dispose();
@@ -158,7 +177,7 @@ function restore<R>(result: R, given: readonly Given[]): R {
     tree,
     tensors.map((x) => {
       const it = given.find(({ own }) => own === x) ?? renamed(x);
-      if (it === undefined) return x;
+      if (it === undefined || x !== it.own && x.node !== null) return x;
       if (x === it.own) return it.user;
       const view = new Tensor(it.user.storage, x.shape, x.strides, x.offset, x.dtype);
       view.viewOf = it.user.viewOf ?? it.user;

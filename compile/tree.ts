@@ -82,6 +82,38 @@ export function fits(tree: Tree, value: unknown, tensors: (Tensor | undefined)[]
   }
 }
 
+/** An array or object that was made in the place of another. */
+export interface Copied {
+  readonly from: object;
+  readonly to: object;
+  /** What it held at first. */
+  readonly entries: readonly (readonly [string, unknown])[];
+}
+
+/** The value of a tree with other tensors, and what its arrays and objects stand for in `value`, which the tree is of. */
+export function copyOf(tree: Tree, value: unknown, tensors: readonly Tensor[], copied: Copied[]): unknown {
+  if (tree.kind !== "array" && tree.kind !== "object") return valueOf(tree, tensors);
+  const from = value as Record<string, unknown>;
+  const to = tree.kind === "array"
+    ? tree.items.map((item, i) => copyOf(item, from[i], tensors, copied))
+    : Object.fromEntries(tree.keys.map((key, i) => [key, copyOf(tree.items[i], from[key], tensors, copied)]));
+  copied.push({ from, to, entries: Object.entries(to) });
+  return to;
+}
+
+/** Brings what has become of a copy to what it stands for. @returns True if anything has. */
+export function copyBack({ from, to, entries }: Copied, back: (value: unknown) => unknown): boolean {
+  const now = Object.entries(to);
+  if (now.length === entries.length && now.every(([key, value], i) => key === entries[i][0] && Object.is(value, entries[i][1]))) {
+    return false;
+  }
+  const target = from as Record<string, unknown>, known = new Map(entries);
+  if (Array.isArray(from) && Array.isArray(to)) from.length = to.length;
+  for (const key of known.keys()) if (!(key in to)) delete target[key];
+  for (const [key, value] of now) if (!known.has(key) || !Object.is(known.get(key), value)) target[key] = back(value);
+  return true;
+}
+
 /** The value of a tree. */
 export function valueOf(tree: Tree, tensors: readonly Tensor[]): unknown {
   switch (tree.kind) {

@@ -246,6 +246,7 @@ export function aliasOf(storage: Storage, shape: readonly number[]): Storage {
   if (id === 0) throw errorOf(5, lastError(library));
   const alias = new Storage(id, storage.bytes, storage.device, storage.lent, shape);
   alias.version = storage.version;
+  alias.graphVersion = storage.graphVersion;
   return alias;
 }
 

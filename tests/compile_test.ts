@@ -563,6 +563,37 @@ test("compile() leaves memory flat over 1000 calls, and nothing after dispose()"
   model.dispose();
 });
 
+test("compile() leaves arguments to a function that it cannot repeat", () => {
+  const seen: Tensor[] = [],
+    fn = compile((state: { h: Tensor; all: Tensor[]; old?: Tensor }, x: Tensor) => {
+      seen.push(x);
+      state.old = state.h;
+      state.h = state.h.add(x);
+      state.all.push(state.h);
+      return state;
+    });
+  using_(fn, () => {
+    const first = zeros([2]), state: { h: Tensor; all: Tensor[]; old?: Tensor } = { h: first, all: [] };
+    assertEquals(fn(state, ones([2])).h.tolist(), [1, 1]);
+    assert(fn.reason?.includes("changes an array or object"), `${fn.reason}`);
+    assert(state.old === first);
+    assertEquals([state.h.tolist(), state.all.length, seen[0].tolist()], [[1, 1], 1, [1, 1]]);
+    fn(state, ones([2]));
+    assertEquals([state.h.tolist(), state.all.length], [[2, 2], 2]);
+  });
+  const w = ones([2], { requiresGrad: true }), mul = compile((x: Tensor) => x.mul_(w));
+  using_(mul, () => {
+    for (let i = 0; i < 2; i++) {
+      const x = ones([2]), y = mul(x);
+      assert(y === x && x.node !== null);
+      y.sum().backward();
+    }
+    assertEquals(w.grad!.tolist(), [2, 2]);
+    assert(mul.reason !== null);
+  });
+  w.grad!.dispose();
+});
+
 test("compile() inlines a compiled function, and stops at its limit", () => {
   const inner = compile((x: Tensor) => x.mul(2)), outer = compile((x: Tensor) => inner(x).add(1), { limit: 2 });
   using_(outer, () => {

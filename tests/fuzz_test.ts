@@ -74,7 +74,7 @@ Deno.test("native functions answer 100,000 random argument combinations with a s
       const status = library[name](...args);
       assert(Number.isInteger(status), `${name} returned ${status}`);
       if (symbols[name].result === "i32" && status === 0) valid++;
-      if (name === "dg_alloc" && status !== 0) library.dg_free(status);
+      if ((name === "dg_alloc" || name === "dg_storage_alias") && status !== 0) library.dg_free(status);
     }
     assert(valid > CALLS / 100, `only ${valid} calls were valid: the draw is too wild to test the kernels`);
     for (const id of ids) library.dg_free(id);
