@@ -6,8 +6,9 @@
 import type { Node } from "../autograd/tape.ts";
 import { check } from "../ffi/library.ts";
 import { aliasOf, type Storage } from "../ffi/storage.ts";
+import { defaultDevice } from "../ops/creation.ts";
 import { context, type Owner, withContext } from "../tensor/context.ts";
-import type { DType } from "../tensor/dtype.ts";
+import { type DType, getDefaultDType } from "../tensor/dtype.ts";
 import { type Captured, Recorder } from "../tensor/recorder.ts";
 import { collectTensors, scope } from "../tensor/scope.ts";
 import { Tensor } from "../tensor/tensor.ts";
@@ -81,13 +82,14 @@ export function record<R>(fn: (...args: unknown[]) => R, args: readonly unknown[
   const given = prepare(users);
   const tensors = given.map((it) => it.own ?? it.user), copied: Copied[] = [];
   const inside = copyOf(tree, args, tensors, copied) as unknown[];
-  const results = new Results(), recorder = new Recorder();
+  const results = new Results(), dtype = getDefaultDType(), place = defaultDevice(), recorder = new Recorder();
   let ended: Ended = null, recorded = false;
   try {
     let result: R;
     try {
       result = withContext({ scope: results }, () => scope(() => synchronous(fn(...inside))));
     } finally {
+      if (getDefaultDType() !== dtype || defaultDevice() !== place) recorder.refuse("it sets the default dtype or device");
       ended = recorder.end();
       writeBack(given, copied, recorder);
     }

@@ -8,6 +8,7 @@ import {
   dropout,
   enableGrad,
   Generator,
+  getDefaultDType,
   keep,
   manualSeed,
   nn,
@@ -16,6 +17,7 @@ import {
   optim,
   rand,
   scope,
+  setDefaultDType,
   ShapeError,
   Tensor,
   tensor,
@@ -101,6 +103,12 @@ test("compile() refuses hooks, host counts and graphs from outside", () => {
   };
   check(compile(freeze), "stands for", ones([3]));
   check(compile((x) => void w.setData(x.mul(1))), "in a tensor that it does not return", ones([3]));
+  const toggle = (x: Tensor) => {
+    setDefaultDType(getDefaultDType() === "float32" ? "float64" : "float32");
+    return x.add(1);
+  };
+  check(compile(toggle), "sets the default dtype", ones([3]));
+  assertEquals(getDefaultDType(), "float32");
   const greedy = compile((x: Tensor) => {
     const y = x.mul(1);
     x.dispose();
