@@ -106,7 +106,7 @@ Deno.test("public functions answer random arguments with a result or a typed err
         dinograd.tensor([true, false]),
         dinograd.ones([2, 3, 4, 5]).permute([3, 1, 0, 2]),
       ][below(20)];
-    const left = new Set(["setThreads", "setDefaultDType", "setDefaultDevice", "gradcheck"]);
+    const left = new Set(["setThreads", "setDefaultDType", "setDefaultDevice", "gradcheck", "saveSafetensors"]); // the last would write files
     const functions = Object.entries(dinograd).filter(([name, value]) =>
       typeof value === "function" && !left.has(name) && !/^[A-Z]/.test(name)
     ) as [string, (...args: unknown[]) => unknown][];
