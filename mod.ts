@@ -403,6 +403,7 @@ export * as distributed from "./distributed/mod.ts";
 
 // Memory, GPUs and threads
 export { keep, scope } from "./tensor/scope.ts";
+export { compile, type Compiled, type CompileOptions } from "./compile/mod.ts";
 export * as memory from "./tensor/memory.ts";
 export * as cuda from "./tensor/cuda.ts";
 export { getThreads, setThreads } from "./ffi/threads.ts";

@@ -5,6 +5,7 @@
  */
 import { AutogradError, ShapeError } from "../ffi/errors.ts";
 import { type Context, context, type Owner, withContextSync } from "../tensor/context.ts";
+import { recorder, unrepeatable } from "../tensor/recorder.ts";
 import { broadcastShapes, sameShape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { Edge, Gradients, Node } from "./tape.ts";
@@ -78,6 +79,9 @@ class Pass implements BackwardPass {
 
   run(roots: readonly Tensor[], grads: readonly Tensor[]): void {
     const nodes = this.#reachable(roots);
+    if (recorder !== null && nodes.length > 0 && nodes[0].sequence < recorder.firstNode) {
+      recorder.refuse("it differentiates a graph that was made outside");
+    }
     const useful = this.#useful(nodes);
     if (this.#options.inputs === null) { for (const node of nodes) this.#await(node.edges); }
     try {
@@ -130,6 +134,7 @@ class Pass implements BackwardPass {
     for (const edge of edges) {
       const leaf = edge === null ? null : edge.leaf, awaited = leaf === null ? undefined : this.#awaited.get(leaf);
       if (awaited === undefined || --awaited.left > 0 || !awaited.given) continue;
+      unrepeatable("a hook sees the gradient of a leaf");
       withContextSync({ ...this.#outer, grad: this.#options.createGraph }, () => {
         for (const hook of [...leaf!.accumulateHooks ?? []]) hook(leaf!);
       });
@@ -291,7 +296,10 @@ class Pass implements BackwardPass {
 
   #deliverToLeaf(leaf: Tensor, grad: Tensor): void {
     let given = grad;
-    if (leaf.hooks !== null && leaf.hooks.size > 0) given = this.#callHooks(leaf.hooks, given);
+    if (leaf.hooks !== null && leaf.hooks.size > 0) {
+      unrepeatable("a hook sees the gradient of a leaf");
+      given = this.#callHooks(leaf.hooks, given);
+    }
     if (this.#options.inputs === null) {
       this.#accumulate(leaf, given);
       const awaited = this.#awaited.get(leaf);

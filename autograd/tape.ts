@@ -58,6 +58,11 @@ export interface OutputLike {
 
 let sequence = 0;
 
+/** The position of the next node in time. */
+export function nextSequence(): number {
+  return sequence;
+}
+
 /** One recorded operation. */
 export class Node {
   /** Name of the forward operation. */

@@ -214,7 +214,9 @@ SPATIAL = {"pix2pix_step", "shufflenet_step", "conv3x3_forward"}
 ROWS = {
     "tiny_add_1000": tiny,
     "mlp_step": training(mlp, adamw),
+    "mlp_step_compiled": training(mlp, adamw),
     "resnet18_step": training(ResNet18, sgd),
+    "resnet18_step_compiled": training(ResNet18, sgd),
     "unet_step": training(UNet, sgd),
     "pix2pix_step": pix2pix,
     "shufflenet_step": training(lambda: ShuffleNetV2(classes=10), lambda p: sgd(p, 0.0002)),

@@ -15,6 +15,7 @@ import { checkWritable } from "../ops/inplace.ts";
 import { checkTensor } from "../ops/native.ts";
 import { context } from "../tensor/context.ts";
 import { bytesOf } from "../tensor/dtype.ts";
+import { unrepeatable } from "../tensor/recorder.ts";
 import { contiguousStrides, numelOf, sameShape, type Shape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { NativeWork, type ReduceOp, type Work, type WorkOwner } from "./work.ts";
@@ -329,6 +330,7 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
       throw new RangeError(`${name}: timeout must be milliseconds above 0, got ${timeout}`);
     }
     if (this.#id === 0) throw new DistributedError(`${name}: the process group was closed`, { collective: name });
+    unrepeatable("it talks to other processes");
     this.#sweep();
     try {
       frame.begin();

@@ -7,6 +7,7 @@
  * @module
  */
 import { DisposedError, ShapeError } from "./errors.ts";
+import { observer } from "./observer.ts";
 import type { Storage } from "./storage.ts";
 
 /** What a header says of a tensor. */
@@ -62,6 +63,7 @@ export class Frame {
     const storage = x.storage;
     if (x.disposed || storage.id === 0) throw disposed(x);
     if (storage.detached) throw transferred();
+    if (observer !== null) observer.named(storage);
     const slot = this.#next;
     if (slot >= this.#slots) throw new RangeError(`a call takes at most ${this.#slots} tensors`);
     this.#next = slot + 1;

@@ -73,6 +73,11 @@ export function cudaIfPresent(): KernelLibrary | null {
   }
 }
 
+/** The kernel libraries that are open, the CPU's among them. */
+export function openLibraries(): KernelLibrary[] {
+  return [cpuLibrary ??= open("cpu"), ...cudaLibrary === null ? [] : [cudaLibrary]];
+}
+
 /** Number of CUDA devices, 0 without a library or a driver. */
 export function cudaDeviceCount(): number {
   return cudaIfPresent() === null ? 0 : cudaDevices;

@@ -10,6 +10,7 @@
 import { cpu, type Device, device as deviceOf } from "./device.ts";
 import { OutOfMemoryError } from "./errors.ts";
 import { check, errorOf, lastError, libraryOf } from "./library.ts";
+import { observer } from "./observer.ts";
 
 /** What sees to the end of a storage, instead of the library alone. */
 export interface Keeper {
@@ -59,6 +60,8 @@ export class Storage {
   version = 0;
   /** Counts in-place writes that were recorded: a handle whose own count is behind has lost its place in the graph. */
   graphVersion = 0;
+  /** Counts changes of what tensors over it stand for: other elements (`setData`), `requiresGrad`. Recorded steps ask for it. */
+  changes = 0;
   /** A finaliser is registered. */
   registered = false;
 
@@ -206,7 +209,9 @@ export function allocate(bytes: number, device: Device, shape: readonly number[]
   const library = libraryOf(device);
   const id = library.dg_alloc(bytes, zeroed ? 1 : 0, device.index);
   if (id === 0) throw outOfMemory(lastError(library), ledgerOf(device));
-  return new Storage(id, bytes, device, null, shape);
+  const storage = new Storage(id, bytes, device, null, shape);
+  if (observer !== null) observer.allocated(storage, zeroed);
+  return storage;
 }
 
 /**
@@ -224,11 +229,25 @@ export function lend(array: ArrayBufferView<ArrayBuffer>, device: Device, shape:
       copy.free();
       check(status, library);
     }
+    observer?.filled(copy);
     return copy;
   }
   const id = library.dg_wrap(array as BufferSource, array.byteLength);
   if (id === 0) throw errorOf(6, lastError(library));
-  return new Storage(id, array.byteLength, device, new Uint8Array(array.buffer, array.byteOffset, array.byteLength), shape, keeper);
+  const memory = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+  const storage = new Storage(id, array.byteLength, device, memory, shape, keeper);
+  observer?.filled(storage);
+  return storage;
+}
+
+/** The same memory under another id, with counts of its own. */
+export function aliasOf(storage: Storage, shape: readonly number[]): Storage {
+  const library = libraryOf(storage.device), id = library.dg_storage_alias(storage.id);
+  if (id === 0) throw errorOf(5, lastError(library));
+  const alias = new Storage(id, storage.bytes, storage.device, storage.lent, shape);
+  alias.version = storage.version;
+  alias.graphVersion = storage.graphVersion;
+  return alias;
 }
 
 function outOfMemory(text: string, { shapes, sizes }: Ledger): Error {

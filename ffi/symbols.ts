@@ -186,6 +186,12 @@ export const symbols = {
     ],
     result: "u32",
   },
+  dg_storage_alias: {
+    parameters: [
+      "u32", // storage
+    ],
+    result: "u32",
+  },
   dg_free: {
     parameters: [
       "u32", // storage
@@ -246,6 +252,77 @@ export const symbols = {
   dg_memory_release_cache: {
     parameters: [
       "u32", // device
+    ],
+    result: "i32",
+  },
+
+  // ---- program
+  dg_record_begin: { parameters: [], result: "i32" },
+  dg_record_end: { parameters: [], result: "u32" },
+  dg_record_storage: {
+    parameters: [
+      "u32", // storage
+      "buffer", // slot
+    ],
+    result: "i32",
+  },
+  dg_record_position: {
+    parameters: [
+      "buffer", // calls
+    ],
+    result: "i32",
+  },
+  dg_program_info: {
+    parameters: [
+      "u32", // program
+      "buffer", // out8
+    ],
+    result: "i32",
+  },
+  dg_program_slot: {
+    parameters: [
+      "u32", // program
+      "u32", // slot
+      "buffer", // out8
+    ],
+    result: "i32",
+  },
+  dg_program_bind: {
+    parameters: [
+      "u32", // program
+      "u32", // slot
+      "u32", // storage
+      "f64", // offset_bytes
+    ],
+    result: "i32",
+  },
+  dg_program_set: {
+    parameters: [
+      "u32", // program
+      "u32", // call
+      "u32", // argument
+      "f64", // value
+    ],
+    result: "i32",
+  },
+  dg_program_get: {
+    parameters: [
+      "u32", // program
+      "u32", // call
+      "u32", // argument
+      "buffer", // value
+    ],
+    result: "i32",
+  },
+  dg_program_run: {
+    parameters: [
+      "u32", // program
+    ],
+    result: "i32",
+  },
+  dg_program_free: {
+    parameters: [
+      "u32", // program
     ],
     result: "i32",
   },

@@ -4,8 +4,11 @@
  * @module
  */
 
-/** A path that may be a `file:` URL, as text. */
+/** A path that may be a `file:` URL, as text. @throws {TypeError} If it is neither text nor a URL. */
 export function pathOf(path: string | URL): string {
+  if (typeof path !== "string" && !(path instanceof URL)) {
+    throw new TypeError(`a path must be a string or a URL, got ${path === null ? "null" : Array.isArray(path) ? "an array" : typeof path}`);
+  }
   return path instanceof URL || /^file:\/\//.test(path) ? decodeURIComponent(new URL(path).pathname) : path;
 }
 

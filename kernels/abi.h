@@ -95,9 +95,10 @@ DG_EXPORT uint32_t dg_get_tf32(void);
 
 /* ---- memory: kernels/cpu/memory.cpp
    storage_pin: the memory of a storage stays until as many storage_unpin; dg_free meanwhile ends the id and leaves the memory to the last of them.
-   Lent memory is the lender's to keep. */
+   Lent memory is the lender's to keep. storage_alias: another id for the same memory, which stays until both are freed; 0 on failure. */
 DG_EXPORT uint32_t dg_alloc(double bytes, uint32_t zeroed, uint32_t device); /* storage id, 0 on failure (see dg_last_error) */
 DG_EXPORT uint32_t dg_wrap(void* memory, double bytes);     /* storage over lent host memory (cpu only); the lender outlives it */
+DG_EXPORT uint32_t dg_storage_alias(uint32_t storage);
 DG_EXPORT int32_t dg_free(uint32_t storage);
 DG_EXPORT int32_t dg_storage_pin(uint32_t storage, dg_region* out);
 DG_EXPORT int32_t dg_storage_unpin(uint32_t storage);
@@ -107,6 +108,24 @@ DG_EXPORT int32_t dg_memory_stats(uint32_t device, double* out8); /* live, live 
 DG_EXPORT int32_t dg_memory_limit(uint32_t device, double bytes); /* 0: no limit */
 DG_EXPORT int32_t dg_memory_reset_peak(uint32_t device);
 DG_EXPORT int32_t dg_memory_release_cache(uint32_t device);
+
+/* ---- program: kernels/entry/program.cpp. From record_begin to record_end the calls of this thread that take a frame and succeed are kept, beside being
+   made; the program (0 on failure) makes them again, in order, without a frame. Its storages are its slots: a new one is announced with record_storage
+   when it was allocated, since ids come again; others get a slot when a call names them first. record_position: calls so far. bind: a slot names a storage
+   from now on, `offset_bytes` further in than recorded (or before). set, get: the value of an argument (counted from 0 behind the frame) of a call.
+   program_info: calls, slots, headers, the call that the last run stopped at, 0 ...; program_slot: storage, announced or not, headers that name it, first
+   and last call that does, 0 ... */
+DG_EXPORT int32_t dg_record_begin(void);
+DG_EXPORT uint32_t dg_record_end(void);
+DG_EXPORT int32_t dg_record_storage(uint32_t storage, uint32_t* slot);
+DG_EXPORT int32_t dg_record_position(uint32_t* calls);
+DG_EXPORT int32_t dg_program_info(uint32_t program, double* out8);
+DG_EXPORT int32_t dg_program_slot(uint32_t program, uint32_t slot, double* out8);
+DG_EXPORT int32_t dg_program_bind(uint32_t program, uint32_t slot, uint32_t storage, double offset_bytes);
+DG_EXPORT int32_t dg_program_set(uint32_t program, uint32_t call, uint32_t argument, double value);
+DG_EXPORT int32_t dg_program_get(uint32_t program, uint32_t call, uint32_t argument, double* value);
+DG_EXPORT int32_t dg_program_run(uint32_t program);
+DG_EXPORT int32_t dg_program_free(uint32_t program);
 
 /* ---- copy: out = x with conversion, any strides; fill; out[i] = start + i * step */
 DG_EXPORT int32_t dg_copy(const dg_tensor* t, uint32_t out, uint32_t x);

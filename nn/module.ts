@@ -7,6 +7,7 @@ import { noGrad } from "../autograd/functional.ts";
 import { Device, type DeviceLike } from "../ffi/device.ts";
 import { detach, to } from "../ops/mod.ts";
 import { type DType, dtypes, isFloat } from "../tensor/dtype.ts";
+import { type Guard, recorder, unrepeatable } from "../tensor/recorder.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { BackwardWatch, type ForwardHook, type ForwardPreHook, type FullBackwardHook, type Handle, HookList } from "./hooks.ts";
 import { snakeCase } from "./names.ts";
@@ -59,12 +60,21 @@ export interface WalkOptions {
  * ```
  */
 export class Module implements Disposable {
-  /** True in training mode: Dropout drops, BatchNorm uses the batch's statistics. Set it with {@linkcode Module.train}. */
-  training = true;
+  #training = true;
   readonly #buffers: Map<string, BufferInfo> = new Map();
   readonly #preHooks: HookList<ForwardPreHook> = new HookList();
   readonly #hooks: HookList<ForwardHook> = new HookList();
   readonly #backwardHooks: HookList<FullBackwardHook> = new HookList();
+
+  /** True in training mode: Dropout drops, BatchNorm uses the batch's statistics. Set it with {@linkcode Module.train}. Default `true`. */
+  get training(): boolean {
+    if (recorder !== null) recorder.once(this, guardModule);
+    return this.#training;
+  }
+  set training(mode: boolean) {
+    if (recorder !== null) recorder.assign(this, () => this.#training = mode);
+    this.#training = mode;
+  }
 
   /** What the module computes. Every subclass defines its own. Call it through {@linkcode Module.call}. */
   forward(..._inputs: never[]): unknown {
@@ -78,6 +88,7 @@ export class Module implements Disposable {
    * @returns What `forward` returns, unless a hook replaces it.
    */
   call(...inputs: Parameters<this["forward"]>): ReturnType<this["forward"]> {
+    if (recorder !== null) recorder.once(this, guardModule);
     const forward = this.forward as (...inputs: unknown[]) => unknown;
     if (!this.hasHooks) return forward.apply(this, inputs) as ReturnType<this["forward"]>;
     let current: readonly unknown[] = inputs;
@@ -427,6 +438,27 @@ export class Module implements Disposable {
   [Symbol.for("Deno.customInspect")](): string {
     return this.toString();
   }
+}
+
+/** What a recorded step takes for granted of a module: its properties, mode, members and that it has no hooks. */
+function guardModule(module: Module): Guard {
+  if (module.hasHooks) unrepeatable(`${module.constructor.name} has hooks`);
+  const own = module as unknown as Record<string, unknown>, names = Object.keys(module), values = names.map((name) => own[name]);
+  const assigned = recorder?.assigns(module) ?? false, { training } = module, children = [...module.children()];
+  const changed = (): string | null => {
+    if (!assigned && module.training !== training) return `the mode of ${module.constructor.name}`;
+    if (module.hasHooks) return `the hooks of ${module.constructor.name}`;
+    for (let i = 0; i < names.length; i++) {
+      if (!Object.is(own[names[i]], values[i])) return `${names[i]} of ${module.constructor.name}`;
+    }
+    if (children.length > 0) {
+      let i = 0;
+      for (const child of module.children()) if (child !== children[i++]) return `the modules in ${module.constructor.name}`;
+      if (i !== children.length) return `the modules in ${module.constructor.name}`;
+    }
+    return null;
+  };
+  return { changed, inside: changed };
 }
 
 /** A module from one tensor to one tensor, as `Sequential` strings together. */

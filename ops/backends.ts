@@ -5,6 +5,7 @@
  */
 import { cpu } from "../ffi/device.ts";
 import { check, cudaIfPresent, libraryOf } from "../ffi/library.ts";
+import { unrepeatable } from "../tensor/recorder.ts";
 
 /** What the CPU library may do. */
 export interface CpuBackend {
@@ -47,6 +48,7 @@ export const backends: {
       return libraryOf(cpu).dg_conv_get_winograd() !== 0;
     },
     set winograd(on: boolean) {
+      unrepeatable("it sets backends.cpu.winograd");
       const library = libraryOf(cpu);
       check(library.dg_conv_set_winograd(on ? 1 : 0), library);
     },
@@ -56,6 +58,7 @@ export const backends: {
       return cudaIfPresent()?.dg_get_tf32() === 1;
     },
     set allowTf32(on: boolean) {
+      unrepeatable("it sets backends.cuda.allowTf32");
       const library = cudaIfPresent();
       if (library !== null) check(library.dg_set_tf32(on ? 1 : 0), library);
     },

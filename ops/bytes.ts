@@ -8,6 +8,7 @@ import { check, libraryOf } from "../ffi/library.ts";
 import { lend } from "../ffi/storage.ts";
 import { withContext } from "../tensor/context.ts";
 import { bytesOf, type DType } from "../tensor/dtype.ts";
+import { READS, unrepeatable } from "../tensor/recorder.ts";
 import { contiguousStrides, type Shape } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { copyInto } from "./copy.ts";
@@ -18,6 +19,7 @@ const CHUNK = 4 * 2 ** 20;
 
 /** Calls `use` with the bytes of `x` in row-major order, piece by piece; a piece is overwritten by the next. */
 export function readChunks(x: Tensor, use: (chunk: Uint8Array<ArrayBuffer>) => void): void {
+  unrepeatable(READS);
   const source = x.isContiguous()
     ? x
     : withContext({ grad: false, scope: null }, () => copyInto(emptyTensor(x.shape, x.dtype, x.device), x));
@@ -36,6 +38,7 @@ export function readChunks(x: Tensor, use: (chunk: Uint8Array<ArrayBuffer>) => v
 
 /** Writes bytes into the row-major tensor `x`, from byte `at` on. */
 export function writeBytes(x: Tensor, at: number, bytes: Uint8Array<ArrayBuffer>): void {
+  unrepeatable("it writes values of the program into a tensor");
   const library = libraryOf(x.device);
   check(library.dg_write(x.storage.id, x.offset * bytesOf(x.dtype) + at, bytes, bytes.length), library);
 }
@@ -54,6 +57,7 @@ export interface TensorBytes {
 
 /** A copy of the elements of `x`, in the memory order of `x` where that has no gaps. */
 export function toBytes(x: Tensor): TensorBytes {
+  unrepeatable(READS);
   const bytes = new Uint8Array(x.numel() * bytesOf(x.dtype));
   if (x.isDense) {
     const library = libraryOf(x.device);

@@ -11,6 +11,7 @@ import { pinned, PinnedBlock } from "../ffi/pinned.ts";
 import { lend } from "../ffi/storage.ts";
 import { bytesOf, type DType, dtypes } from "../tensor/dtype.ts";
 import { channelsLastStrides, contiguousStrides, isChannelsLast, sameShape } from "../tensor/shape.ts";
+import { unrepeatable } from "../tensor/recorder.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { readChunks } from "./bytes.ts";
 import { checkTensor, emptyLike, emptyTensor, native } from "./native.ts";
@@ -84,6 +85,7 @@ export function to(
 }
 
 function transfer(x: Tensor, device: Device, nonBlocking: boolean): Tensor {
+  unrepeatable("it copies between devices");
   const source = x.isDense ? x : copyInto(emptyTensor(x.shape, x.dtype, x.device), x);
   const bytes = source.numel() * bytesOf(x.dtype);
   let y: Tensor;
@@ -102,6 +104,7 @@ function transfer(x: Tensor, device: Device, nonBlocking: boolean): Tensor {
 
 /** Writes the elements of `x` into `y` on a GPU; both without gaps in the same memory order, of one dtype. */
 function moveBytes(y: Tensor, x: Tensor, nonBlocking: boolean): void {
+  unrepeatable("it copies between devices");
   const size = bytesOf(x.dtype), bytes = x.numel() * size, start = x.offset * size, at = y.offset * size;
   const into = libraryOf(y.device), { lent, keeper } = x.storage;
   if (x.device.type === y.device.type) {

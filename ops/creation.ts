@@ -6,6 +6,7 @@
 import { cpu, device as deviceOf, type DeviceLike } from "../ffi/device.ts";
 import { DTypeError, ShapeError } from "../ffi/errors.ts";
 import { check, libraryOf } from "../ffi/library.ts";
+import { observer } from "../ffi/observer.ts";
 import { allocate, lend } from "../ffi/storage.ts";
 import { bytesOf, type DType, getDefaultDType, isFloat } from "../tensor/dtype.ts";
 import { checkShape, contiguousStrides, numelOf, type Shape, textOf } from "../tensor/shape.ts";
@@ -213,6 +214,7 @@ export function tensor(data: NestedArray | TensorArray, options?: TensorOptions)
 function write(values: ArrayBufferView<ArrayBuffer>, dtype: DType, shape: Shape, device: ReturnType<typeof deviceOf>): Tensor {
   const out = emptyTensor(shape, dtype, device), library = libraryOf(device);
   check(library.dg_write(out.storage.id, 0, values as BufferSource, values.byteLength), library);
+  observer?.filled(out.storage);
   return out;
 }
 

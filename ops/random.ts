@@ -9,6 +9,7 @@ import { DTypeError, ShapeError } from "../ffi/errors.ts";
 import { BinaryOp, RandomOp } from "../ffi/op_codes.ts";
 import { type DType, getDefaultDType, isFloat } from "../tensor/dtype.ts";
 import { counted, refuseInCapture } from "../tensor/capture.ts";
+import { recorder, unrepeatable } from "../tensor/recorder.ts";
 import { checkShape, type Shape, textOf } from "../tensor/shape.ts";
 import { scope } from "../tensor/scope.ts";
 import { Tensor } from "../tensor/tensor.ts";
@@ -64,6 +65,7 @@ export class Generator {
   /** Starts the stream of `seed` from its beginning. @throws {RangeError} If it is not a whole number. */
   manualSeed(seed: number | bigint): this {
     refuseInCapture("a generator cannot be seeded inside");
+    unrepeatable("it seeds a generator");
     if (typeof seed !== "bigint" && !Number.isSafeInteger(seed)) throw new RangeError(`manualSeed: takes a whole number, got ${seed}`);
     this.#seed = BigInt(seed) & MASK64;
     this.#offset = 0;
@@ -83,6 +85,7 @@ export class Generator {
 
   /** Where the stream stands. */
   getState(): GeneratorState {
+    unrepeatable("it reads the state of a generator");
     return { seed: String(this.#seed), offset: this.#offset };
   }
 
@@ -92,9 +95,14 @@ export class Generator {
       throw new RangeError(`setState: takes { seed, offset } from getState(), got ${JSON.stringify(state)}`);
     }
     refuseInCapture("a generator's state cannot be set inside");
+    unrepeatable("it sets the state of a generator");
     this.#seed = BigInt(state.seed) & MASK64;
     this.#offset = state.offset;
     return this;
+  }
+
+  #part(offset: number): StreamPart {
+    return [Number(this.#seed & 0xffffffffn), Number(this.#seed >> 32n), offset % 4294967296, Math.floor(offset / 4294967296)];
   }
 
   /** Takes `counters` counters of the stream for a native call. */
@@ -102,12 +110,13 @@ export class Generator {
     const offset = this.#offset;
     this.#offset += counters;
     counted(this, counters, true, (by) => this.#offset += by);
-    return [
-      Number(this.#seed & 0xffffffffn),
-      Number(this.#seed >> 32n),
-      offset % 4294967296,
-      Math.floor(offset / 4294967296),
-    ];
+    const part = this.#part(offset);
+    recorder?.random(this, counters, part, () => {
+      const again = this.#part(this.#offset);
+      this.#offset += counters;
+      return again;
+    }, () => this.#offset -= counters);
+    return part;
   }
 }
 
@@ -140,6 +149,7 @@ function fillKernel(x: Tensor, op: keyof typeof RandomOp, [a = 0, b = 0, c = 0, 
   if (!(generator instanceof Generator)) throw new TypeError(`${op}: generator must be a Generator, got ${typeof generator}`);
   const part = generator.take(Math.ceil(x.numel() / perCounter(op, x.dtype)));
   const row = x.isContiguous() ? x : emptyTensor(x.shape, x.dtype, x.device);
+  recorder?.draws(part, 2);
   native(x.device, (lib, f) => lib.dg_random(f.pointer, f.put(row), RandomOp[op], ...part, a, b, c, d));
   if (row !== x) {
     copyInto(x, row);
@@ -313,6 +323,7 @@ export function multinomial(weights: Tensor, draws: number, options?: { replacem
     const out = emptyTensor([rows, draws], "int64", weights.device);
     const part = (options?.generator ?? defaultGenerator).take(rows * Math.ceil((replacement ? draws : categories) / 2));
     const table = reshape(wide, [rows, categories]);
+    recorder?.draws(part, 3);
     native(weights.device, (lib, f) => lib.dg_multinomial(f.pointer, f.put(out), f.put(table), replacement ? 1 : 0, ...part));
     return weights.rank === 1 ? reshape(out, [draws]) : out;
   });
@@ -411,6 +422,7 @@ export function dropout(x: Tensor, p = 0.5, options?: DropoutOptions): Tensor {
 }
 
 function dropoutKernel(y: Tensor, x: Tensor, p: number, part: StreamPart): void {
+  recorder?.draws(part, 3);
   native(x.device, (lib, f) => lib.dg_dropout(f.pointer, f.put(y), f.put(x), p, ...part));
 }
 

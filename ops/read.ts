@@ -6,6 +6,7 @@
 import { ShapeError } from "../ffi/errors.ts";
 import { check, libraryOf } from "../ffi/library.ts";
 import { withContext } from "../tensor/context.ts";
+import { READS, unrepeatable } from "../tensor/recorder.ts";
 import { bytesOf } from "../tensor/dtype.ts";
 import { scope } from "../tensor/scope.ts";
 import { textOf } from "../tensor/shape.ts";
@@ -25,6 +26,7 @@ export type DataArray =
 /** The elements in row-major order, copied into a typed array. float16 and bfloat16 are read as float32, bool as `Uint8Array`. */
 export function data(x: Tensor): DataArray {
   checkTensor(x, "data", "the input");
+  unrepeatable(READS);
   return withContext({ grad: false, scope: null }, () => {
     const wide = x.dtype === "float16" || x.dtype === "bfloat16" ? to(x, "float32") : x;
     const source = wide.isContiguous() ? wide : copyInto(emptyTensor(wide.shape, wide.dtype, wide.device), wide);

@@ -83,24 +83,28 @@ export class Adam extends Optimizer<AdamOptions> {
 
   /** Updates the parameters of a group that have a gradient. */
   protected override update(group: ParamGroup<AdamOptions>): void {
-    const { amsgrad, betas: [beta1, beta2] } = group;
-    let step = 0;
-    const flush = () =>
+    const { amsgrad } = group;
+    let step = 0, together: Moments[] = [];
+    const flush = () => {
+      const states = together;
+      together = [];
+      // Read again by a recorded step: counts that have come apart are another one.
       this.flush(amsgrad ? 5 : 4, (lib, t, first, count) =>
-        lib.dg_adam(
+        states.some((it) => it.step !== states[0].step) ? 0 : lib.dg_adam(
           t,
           first,
           count,
-          amsgrad ? 1 : 0,
+          group.amsgrad ? 1 : 0,
           group.lr,
-          beta1,
-          beta2,
+          group.betas[0],
+          group.betas[1],
           group.eps,
           group.weightDecay,
           this.decoupled ? 1 : 0,
           group.maximize ? 1 : 0,
-          step,
-        ));
+          states[0].step,
+        ), 10);
+    };
     for (const p of group.params) {
       if (p.grad === null) continue;
       const moments = this.#momentsOf(p, amsgrad), next = moments.step + 1;
@@ -111,6 +115,7 @@ export class Adam extends Optimizer<AdamOptions> {
       if (amsgrad) this.push(p, moments.exp_avg, moments.exp_avg_sq, moments.max_exp_avg_sq!);
       else this.push(p, moments.exp_avg, moments.exp_avg_sq);
       this.countStep(moments);
+      together.push(moments);
     }
     flush();
   }

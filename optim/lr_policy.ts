@@ -4,6 +4,7 @@
  * @module
  */
 import { FormatError } from "../ffi/errors.ts";
+import { hosted, unrepeatable } from "../tensor/recorder.ts";
 import { LRScheduler, type SchedulerState } from "./lr_scheduler.ts";
 import type { AnyOptimizer, ParamGroup } from "./optimizer.ts";
 
@@ -105,11 +106,13 @@ export class SequentialLR extends CompositeScheduler {
   }
   /** Goes to the next epoch. */
   override step(): void {
-    this.last_epoch++;
-    const at = this.#position(this.last_epoch), scheduler = this._schedulers[at];
-    if (at > 0 && this._milestones[at - 1] === this.last_epoch) scheduler.jump(0);
-    else scheduler.step();
-    this._last_lr = scheduler.getLastLr();
+    hosted(() => {
+      this.last_epoch++;
+      const at = this.#position(this.last_epoch), scheduler = this._schedulers[at];
+      if (at > 0 && this._milestones[at - 1] === this.last_epoch) scheduler.jump(0);
+      else scheduler.step();
+      this._last_lr = scheduler.getLastLr();
+    });
   }
 }
 
@@ -128,8 +131,10 @@ export class ChainedScheduler extends CompositeScheduler {
   }
   /** Steps each of them. */
   override step(): void {
-    for (const it of this._schedulers) it.step();
-    this._last_lr = this.groups.map((group) => group.lr);
+    hosted(() => {
+      for (const it of this._schedulers) it.step();
+      this._last_lr = this.groups.map((group) => group.lr);
+    });
   }
 }
 
@@ -360,6 +365,7 @@ export class ReduceLROnPlateau extends LRScheduler {
    * @throws {TypeError} If it is missing.
    */
   override step(metric?: number): void {
+    unrepeatable("ReduceLROnPlateau decides by a metric");
     if (typeof metric !== "number") throw new TypeError(`ReduceLROnPlateau: step takes the metric, a number, got ${typeof metric}`);
     this.last_epoch++;
     if (this.#improves(metric)) {

@@ -5,6 +5,7 @@
  * @module
  */
 import { FormatError } from "../ffi/errors.ts";
+import { hosted } from "../tensor/recorder.ts";
 import { type AnyOptimizer, Optimizer, type ParamGroup } from "./optimizer.ts";
 
 /** State of a scheduler: its fields, in PyTorch's spelling. */
@@ -92,9 +93,11 @@ export abstract class LRScheduler {
 
   /** Goes to the next epoch and sets its rates. */
   step(): void {
-    this._step_count++;
-    this.last_epoch++;
-    this.setRates(this.nextRates());
+    hosted(() => {
+      this._step_count++;
+      this.last_epoch++;
+      this.setRates(this.nextRates());
+    });
   }
 
   /** Goes to an epoch and sets its rates. */

@@ -14,6 +14,7 @@ import { copy_, copyInto, fill_ } from "../ops/mod.ts";
 import { emptyLike } from "../ops/native.ts";
 import { counted, refuseInCapture } from "../tensor/capture.ts";
 import { bytesOf, type DType } from "../tensor/dtype.ts";
+import { type Guard, type Recorder, recorder } from "../tensor/recorder.ts";
 import { sameShape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 
@@ -103,6 +104,7 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
   readonly state: Map<Tensor, ParamState> = new Map();
   #operands: Tensor[] = [];
   #copies: Tensor[] = [];
+  #patched = 0; // calls of a recorded update whose numbers are read anew in each repetition
 
   /**
    * Takes parameters and options.
@@ -165,14 +167,35 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
   step<T>(closure: () => T): T;
   step<T>(closure?: () => T): T | undefined {
     const loss = closure === undefined ? undefined : enableGrad(closure);
+    if (recorder !== null) recorder.once(this as AnyOptimizer, guardGroups);
     try {
-      for (const group of this.paramGroups) this.update(group);
+      for (const group of this.paramGroups) {
+        if (recorder === null) this.update(group);
+        else this.#recordUpdate(group, recorder);
+      }
     } finally {
       for (const copy of this.#copies) copy.dispose();
       this.#copies = [];
       this.#operands = [];
     }
     return loss;
+  }
+
+  /** {@linkcode Optimizer.update} while a step is recorded. Numbers among the options may change from step to step if `flush` reads them. */
+  #recordUpdate(group: ParamGroup<O>, to: Recorder): void {
+    const before = this.#numbers(), start = to.position(), host = to.host.length;
+    this.#patched = 0;
+    this.update(group);
+    const counts = to.host.length - host - this.#patched;
+    if (Math.abs(this.#numbers() - before - counts) > 0.5) to.refuse(`${this.name} counts in its state by itself`);
+    if (to.position() - start !== this.#patched + this.#copies.length) to.guards.push(guardNumbers(group));
+  }
+
+  /** Sum of the numbers in all states. */
+  #numbers(): number {
+    let sum = 0;
+    for (const state of this.state.values()) for (const value of Object.values(state)) if (typeof value === "number") sum += value;
+    return sum;
   }
 
   /**
@@ -215,6 +238,7 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
   /** A state tensor for `p`: its shape and memory order, filled with `value`. */
   protected stateTensor(p: Tensor, value = 0): Tensor {
     refuseInCapture(`${this.name} has no state of a parameter of ${textOf(p.shape)} yet: take a step before`);
+    recorder?.postpone(`${this.name} makes states`);
     const dtype: DType = p.dtype === "float64" ? "float64" : "float32";
     const storage = allocate(p.numel() * bytesOf(dtype), p.device, p.shape, true);
     const tensor = new Tensor(storage, p.shape, p.strides, 0, dtype);
@@ -234,15 +258,27 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
   }
 
   /**
-   * Updates what was pushed, `each` tensors a parameter.
+   * Updates what was pushed, `each` tensors a parameter. A recorded step calls `body` again before each repetition, with a library that only looks at
+   * the arguments: it has to read options and counts where they are kept.
    *
+   * @param counted Which argument behind the frame is a count of steps, if the device counts it by itself in a captured step.
    * @ignore
    */
-  protected flush(each: number, body: (library: KernelLibrary, t: Deno.PointerObject, first: number, count: number) => number): void {
+  protected flush(
+    each: number,
+    body: (library: KernelLibrary, t: Deno.PointerObject, first: number, count: number) => number,
+    counted?: number,
+  ): void {
     const operands = this.#operands;
     if (operands.length === 0) return;
     this.#operands = [];
-    fused(operands[0].device, operands, each, null, (library, t, _, first, count) => body(library, t, first, count));
+    fused(operands[0].device, operands, each, null, (library, t, _, first, count) => {
+      if (recorder !== null) {
+        recorder.patch(() => argumentsOf((look) => body(look, t, first, count)), counted);
+        this.#patched++;
+      }
+      return body(library, t, first, count);
+    });
     for (let i = 0; i < operands.length; i += each) operands[i].storage.version++;
   }
 
@@ -325,7 +361,8 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
           if (!(value instanceof Tensor)) return [key, Number(value)];
           // PyTorch counts steps in a tensor without axes.
           if (key === "step") return [key, value.item()];
-          return [key, noGrad(() => copy_(this.stateTensor(p), value.detach()))];
+          using elements = value.detach();
+          return [key, noGrad(() => copy_(this.stateTensor(p), elements))];
         }),
       ),
     ]);
@@ -350,6 +387,69 @@ export abstract class Optimizer<O extends GroupOptions = GroupOptions> implement
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** The numbers that `call` gives a native function behind the frame; `null` if it makes no call. */
+function argumentsOf(call: (library: KernelLibrary) => number): number[] | null {
+  let found: number[] | null = null;
+  const look = new Proxy({}, {
+    get: () => (_frame: unknown, ...values: number[]) => {
+      found = values;
+      return 0;
+    },
+  });
+  call(look as KernelLibrary);
+  return found;
+}
+
+/** What a recorded step takes for granted of an optimiser: its groups, their parameters, options that are no numbers, and its states. */
+function guardGroups(optimizer: AnyOptimizer): Guard {
+  const name = optimizer.constructor.name;
+  const known = optimizer.paramGroups.map((group) => ({ group, params: [...group.params], options: fixedOptions(group) }));
+  const states = [...optimizer.state].map(([p, state]) => ({
+    p,
+    state,
+    tensors: Object.entries(state).filter(([, it]) => it instanceof Tensor),
+  }));
+  const changed = (): string | null => {
+    if (optimizer.paramGroups.length !== known.length) return `the groups of ${name}`;
+    for (let i = 0; i < known.length; i++) {
+      const { group, params, options } = known[i], now = optimizer.paramGroups[i];
+      if (now !== group || now.params.length !== params.length) return `the groups of ${name}`;
+      for (let k = 0; k < params.length; k++) if (now.params[k] !== params[k]) return `the parameters of ${name}`;
+      if (fixedOptions(now) !== options) return `the options of ${name}`;
+    }
+    if (optimizer.state.size !== states.length) return `the states of ${name}`;
+    for (const { p, state, tensors } of states) {
+      if (optimizer.state.get(p) !== state) return `the states of ${name}`;
+      for (const [key, tensor] of tensors) if (state[key] !== tensor) return `the states of ${name}`;
+    }
+    return null;
+  };
+  const numbers = () => optimizer.paramGroups.map(numbersOf).join(";"), before = numbers();
+  const inside = (to: Recorder) => to.hostedSteps === 0 && numbers() !== before ? `the options of ${name}` : changed();
+  return { changed, inside };
+}
+
+/** The numbers among the options of a group. */
+function numbersOf(group: ParamGroup): string {
+  return Object.values(group).filter((it) => typeof it === "number" || Array.isArray(it) && typeof it[0] === "number").join();
+}
+
+/** Options of which a change is another step: all but numbers, and of numbers whether they are 0. */
+function fixedOptions(group: ParamGroup): string {
+  let text = "";
+  for (const value of Object.values(group)) {
+    if (typeof value === "number") text += value === 0 ? "0" : "n";
+    else if (typeof value === "boolean") text += value ? "t" : "f";
+  }
+  return text;
+}
+
+/** All numbers among the options of a group. */
+function guardNumbers(group: ParamGroup): Guard {
+  const before = numbersOf(group), changed = () => numbersOf(group) === before ? null : "the options of an optimiser";
+  return { changed, inside: changed };
 }
 
 /** An optimiser with any options. */

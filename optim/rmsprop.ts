@@ -57,7 +57,7 @@ export class RMSprop extends Optimizer<RMSpropOptions> {
           group.alpha,
           group.eps,
           group.weightDecay,
-          momentum,
+          group.momentum,
           group.maximize ? 1 : 0,
         ));
     for (const p of group.params) {
@@ -111,13 +111,16 @@ export class Adagrad extends Optimizer<AdagradOptions> {
 
   /** Updates the parameters of a group that have a gradient. */
   protected override update(group: ParamGroup<AdagradOptions>): void {
-    let step = 0;
+    let step = 0, together: { step: number }[] = [];
     const flush = () => {
-      const rate = group.lr / (1 + (step - 1) * group.lrDecay);
-      this.flush(
-        3,
-        (lib, t, first, count) => lib.dg_adagrad(t, first, count, rate, group.eps, group.weightDecay, group.maximize ? 1 : 0),
-      );
+      const states = together;
+      together = [];
+      // Read again by a recorded step: counts that have come apart are another one.
+      this.flush(3, (lib, t, first, count) => {
+        if (states.some((it) => it.step !== states[0].step)) return 0;
+        const rate = group.lr / (1 + (states[0].step - 1) * group.lrDecay);
+        return lib.dg_adagrad(t, first, count, rate, group.eps, group.weightDecay, group.maximize ? 1 : 0);
+      });
     };
     for (const p of group.params) {
       if (p.grad === null) continue;
@@ -133,6 +136,7 @@ export class Adagrad extends Optimizer<AdagradOptions> {
       }
       this.push(p, state.sum as Tensor);
       this.countStep(state as { step: number });
+      together.push(state as { step: number });
     }
     flush();
   }

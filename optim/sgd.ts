@@ -62,7 +62,8 @@ export class SGD extends Optimizer<SGDOptions> {
   protected override update(group: ParamGroup<SGDOptions>): void {
     const buffered = group.momentum !== 0;
     let fresh = false;
-    const flush = () =>
+    const flush = () => {
+      const isFirst = fresh;
       this.flush(buffered ? 3 : 2, (lib, t, first, count) =>
         lib.dg_sgd(
           t,
@@ -75,8 +76,9 @@ export class SGD extends Optimizer<SGDOptions> {
           group.weightDecay,
           group.nesterov ? 1 : 0,
           group.maximize ? 1 : 0,
-          fresh ? 1 : 0,
+          isFirst ? 1 : 0,
         ));
+    };
     for (const p of group.params) {
       if (p.grad === null) continue;
       if (!buffered) {

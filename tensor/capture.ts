@@ -8,6 +8,7 @@ import { type Device, device as deviceOf, type DeviceLike } from "../ffi/device.
 import { DeviceError, DisposedError } from "../ffi/errors.ts";
 import { check, errorOf, lastError, libraryOf } from "../ffi/library.ts";
 import { context, type Owner, withContext } from "./context.ts";
+import { recorder, unrepeatable } from "./recorder.ts";
 import { scope } from "./scope.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -35,6 +36,7 @@ export function capturing(): boolean {
  * @param random These are counters of a generator; the native side moves those of all generators on by one number, the largest.
  */
 export function counted(owner: object, by: number, random: boolean, advance: Advance): void {
+  if (recorder !== null && !random) recorder.count(() => advance(by), () => advance(-by));
   if (counts === null) return;
   const known = counts.get(owner);
   if (known === undefined) counts.set(owner, { advance, by, random });
@@ -156,6 +158,7 @@ export class CapturedStep<T> implements Disposable {
  */
 export function capture<T>(device: DeviceLike, fn: () => T): CapturedStep<T> {
   const place = deviceOf(device), library = libraryOf(place);
+  unrepeatable("it captures a step");
   refuseInCapture("a step is being captured already");
   check(library.dg_capture_begin(place.index), library);
   const results = new Results(), moved: Map<object, Count> = counts = new Map();

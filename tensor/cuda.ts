@@ -7,6 +7,8 @@ import { type Device, device as deviceOf, type DeviceLike } from "../ffi/device.
 import { DisposedError } from "../ffi/errors.ts";
 import { check, cudaDeviceCount, errorOf, lastError, libraryOf } from "../ffi/library.ts";
 
+import { unrepeatable } from "./recorder.ts";
+
 export { capture, CapturedStep } from "./capture.ts";
 
 /** Number of CUDA devices; 0 where there is no CUDA library, driver or GPU. */
@@ -118,6 +120,11 @@ export type StreamName = typeof streams[number];
 
 const current = new Map<Device, number>();
 
+/** Number of the stream that a device's work goes to. */
+export function currentStream(device: Device): number {
+  return current.get(device) ?? 0;
+}
+
 /**
  * Gives the native work of `fn` to a stream of its own; all else goes to `"computation"`. What one stream writes and the other reads needs an
  * {@linkcode Event} between them.
@@ -142,6 +149,7 @@ const current = new Map<Device, number>();
  * ```
  */
 export function withStream<T>(device: DeviceLike, stream: StreamName, fn: () => T): T {
+  unrepeatable("it changes streams");
   const place = deviceOf(device), library = libraryOf(place), number = streams.indexOf(stream), before = current.get(place) ?? 0;
   if (number < 0) throw new RangeError(`withStream: there are ${streams.join(" and ")}, got ${JSON.stringify(stream)}`);
   const choose = (next: number) => {

@@ -11,6 +11,7 @@ import type { Storage } from "../ffi/storage.ts";
 import type * as Ops from "../ops/mod.ts";
 import { context } from "./context.ts";
 import { codeOf, type DType } from "./dtype.ts";
+import { recorder } from "./recorder.ts";
 import { isContiguous, isDense, numelOf, type Shape, textOf } from "./shape.ts";
 
 /** Nested arrays of numbers or booleans. */
@@ -64,8 +65,6 @@ export class Tensor implements Disposable {
   disposed = false;
   /** Never freed by a scope: parameters, buffers, gradients, optimiser state and what `keep()` named. */
   kept = false;
-  /** Gradient accumulated by `backward()`; `null` before. */
-  grad: Tensor | null = null;
   /** The recorded operation that made it; `null` for a leaf. */
   node: Node | null = null;
   /** Which output of that operation it is. */
@@ -78,6 +77,7 @@ export class Tensor implements Disposable {
   hooks: Set<GradHook> | null = null;
   /** Hooks of a leaf that see its whole gradient. */
   accumulateHooks: Set<PostAccumulateGradHook> | null = null;
+  #grad: Tensor | null = null;
   #requiresGrad = false;
   #dense: boolean | undefined;
 
@@ -206,6 +206,7 @@ export class Tensor implements Disposable {
       if (value) return this;
       throw new AutogradError(`requiresGrad: made by ${this.node.name}, only a leaf can stop requiring a gradient: detach() it`);
     }
+    if (value !== this.#requiresGrad) this.storage.changes++;
     this.#requiresGrad = value;
     return this;
   }
@@ -237,6 +238,7 @@ export class Tensor implements Disposable {
     this.#dense = undefined;
     // Backward through operations that saved the old elements would mix them with the new: it is refused.
     if (before !== x.storage) before.version++;
+    before.changes++;
     before.release();
     return this;
   }
@@ -275,6 +277,16 @@ export class Tensor implements Disposable {
   }
 
   // ---- autograd
+
+  /** Gradient accumulated by `backward()`; `null` before. */
+  get grad(): Tensor | null {
+    if (recorder !== null) recorder.gradient(this, this.#grad);
+    return this.#grad;
+  }
+  set grad(value: Tensor | null) {
+    if (recorder !== null) recorder.gradient(this, this.#grad);
+    this.#grad = value;
+  }
 
   /**
    * Differentiates this tensor with respect to the leaves it was made from and adds the results to their `grad`.

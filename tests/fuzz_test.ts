@@ -74,7 +74,7 @@ Deno.test("native functions answer 100,000 random argument combinations with a s
       const status = library[name](...args);
       assert(Number.isInteger(status), `${name} returned ${status}`);
       if (symbols[name].result === "i32" && status === 0) valid++;
-      if (name === "dg_alloc" && status !== 0) library.dg_free(status);
+      if ((name === "dg_alloc" || name === "dg_storage_alias") && status !== 0) library.dg_free(status);
     }
     assert(valid > CALLS / 100, `only ${valid} calls were valid: the draw is too wild to test the kernels`);
     for (const id of ids) library.dg_free(id);
@@ -106,7 +106,7 @@ Deno.test("public functions answer random arguments with a result or a typed err
         dinograd.tensor([true, false]),
         dinograd.ones([2, 3, 4, 5]).permute([3, 1, 0, 2]),
       ][below(20)];
-    const left = new Set(["setThreads", "setDefaultDType", "setDefaultDevice", "gradcheck"]);
+    const left = new Set(["setThreads", "setDefaultDType", "setDefaultDevice", "gradcheck", "saveSafetensors"]); // the last would write files
     const functions = Object.entries(dinograd).filter(([name, value]) =>
       typeof value === "function" && !left.has(name) && !/^[A-Z]/.test(name)
     ) as [string, (...args: unknown[]) => unknown][];

@@ -291,3 +291,10 @@ Deno.test("openSafetensors() answers any damage with a FormatError or a valid re
   }
   assert(valid > 50 && refused > 1000, `${valid} valid, ${refused} refused`);
 });
+
+Deno.test("saveSafetensors() and loadSafetensors() refuse what is no path", async () => {
+  for (const path of [[-1, 3], null, 5]) {
+    await assertRejects(() => saveSafetensors(path as never, {}), TypeError, "must be a string or a URL");
+    await assertRejects(async () => await loadSafetensors(path as never), TypeError, "must be a string or a URL");
+  }
+});

@@ -45,6 +45,8 @@ function cases(): string {
 const tests = [
   "ops",
   "batch_norm",
+  "compile",
+  "compile_guards",
   "convolution",
   "indexing",
   "interpolate",

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { nn, noGrad, optim, scope, type Tensor } from "../../mod.ts";
+import { compile, nn, noGrad, optim, scope, type Tensor } from "../../mod.ts";
 import { resnet18, shufflenetV2X1_0, UNet } from "../../vision/mod.ts";
 import { pix2pixRow } from "./pix2pix.ts";
 import { labels, type Row, sampled, stateOf, values } from "./row.ts";
@@ -19,6 +19,7 @@ export function training(
   optimizer: MakeOptimizer,
   data: () => { x: Tensor; y: Tensor },
   options: Partial<Row>,
+  compiled = false,
 ): Row {
   let model: Model;
   return {
@@ -33,17 +34,15 @@ export function training(
     },
     setup(t) {
       const opt = optimizer(model);
-      return {
-        step: () =>
-          scope(() => {
-            opt.zeroGrad();
-            const loss = nn.functional.crossEntropy(model.call(t.x), t.y);
-            loss.backward();
-            opt.step();
-            return loss.detach();
-          }),
-        check: (loss) => [loss.item()],
+      const step = (x: Tensor, y: Tensor) => {
+        opt.zeroGrad();
+        const loss = nn.functional.crossEntropy(model.call(x), y);
+        loss.backward();
+        opt.step();
+        return loss.detach();
       };
+      const fast = compile(step, { fullGraph: true });
+      return { step: () => compiled ? fast(t.x, t.y) : scope(() => step(t.x, t.y)), check: (loss) => [loss.item()] };
     },
     ...options,
   };
@@ -88,9 +87,14 @@ export const modelRows: readonly Row[] = [
     steps: 50,
     tolerance: 1e-3,
   }),
+  training("mlp_step_compiled", "the same, compile()", mlp, adamw, () => ({ x: values([32, 64]), y: labels(32, 10) }), {
+    steps: 50,
+    tolerance: 1e-3,
+  }, true),
   training("resnet18_step", "ResNet-18, 32x3x32x32, SGD, training step", resnet, sgd, images, {
     flops: 106.5e9,
   }),
+  training("resnet18_step_compiled", "the same, compile()", resnet, sgd, images, { flops: 106.5e9 }, true),
   training("unet_step", "U-Net, 8x3x128x128, SGD, training step", segmenter, sgd, scans, { flops: 144.7e9 }),
   pix2pixRow,
   training("shufflenet_step", "ShuffleNet V2, 32x3x64x64, SGD, training step", shuffled, slowSgd, thumbnails, { flops: 3 * 0.752e9 }),

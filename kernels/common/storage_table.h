@@ -15,25 +15,16 @@ class StorageTable {
  public:
   uint32_t add(void* data, int64_t bytes, bool lent, uint32_t device = 0, uint32_t stream = 0) {
     std::lock_guard<std::mutex> lock(mutex_);
-    uint32_t index;
-    if (!free_.empty()) {
-      index = free_.back();
-      free_.pop_back();
-    } else {
-      if (count_ == kChunk * kChunks) fail(DG_OUT_OF_MEMORY, "more than %u storages are live", count_);
-      if (count_ % kChunk == 0) chunks_[count_ / kChunk].store(new Entry[kChunk], std::memory_order_release);
-      index = count_++;
-    }
-    Entry& entry = chunks_[index / kChunk].load(std::memory_order_relaxed)[index % kChunk];
-    entry.generation = entry.generation % 255 + 1;
-    entry.data = static_cast<char*>(data);
-    entry.bytes = bytes;
-    entry.lent = lent;
-    entry.device = device;
-    entry.stream = stream;
-    const uint32_t id = (index + 1) | (entry.generation << 24);
-    entry.id.store(id, std::memory_order_release);
-    return id;
+    return insert(data, bytes, lent, device, stream, 0);
+  }
+
+  // Another id for the memory of a storage, which stays until both have ended.
+  uint32_t alias(uint32_t id, const char* op) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Entry& entry = live(id, op);
+    const uint32_t other = insert(entry.data, entry.bytes, entry.lent, entry.device, entry.stream, id);
+    entry.aliases++;
+    return other;
   }
 
   struct Removed {
@@ -41,15 +32,17 @@ class StorageTable {
     int64_t bytes;
     bool lent;
     uint32_t device;
-    bool pinned;  // the memory is still in use: the last unpin() releases it
+    bool in_use;        // the memory is: the last unpin() or alias releases it
+    uint32_t alias_of;  // the id whose memory it shared
   };
 
   Removed remove(uint32_t id, const char* op) {
     std::lock_guard<std::mutex> lock(mutex_);
     Entry& entry = live(id, op);
     entry.id.store(0, std::memory_order_release);
-    if (entry.pins == 0) free_.push_back((id & 0xffffffu) - 1);
-    return {entry.data, entry.bytes, entry.lent, entry.device, entry.pins > 0};
+    const bool in_use = entry.pins + entry.aliases > 0;
+    if (!in_use) free_.push_back((id & 0xffffffu) - 1);
+    return {entry.data, entry.bytes, entry.lent, entry.device, in_use || entry.alias_of != 0, in_use ? 0 : entry.alias_of};
   }
 
   // Keeps the memory of a storage, even past remove(), until as many calls of unpin().
@@ -68,9 +61,16 @@ class StorageTable {
     Entry* entry = chunk ? &chunk[index % kChunk] : nullptr;
     if (!entry || entry->pins == 0 || entry->generation != id >> 24) fail(DG_RANGE, "%s: storage %u is not pinned", op, id);
     entry->pins--;
-    const bool in_use = entry->pins > 0 || entry->id.load(std::memory_order_relaxed) == id;
-    if (!in_use) free_.push_back(index);
-    return {entry->data, entry->bytes, entry->lent, entry->device, in_use};
+    return ended(*entry, index);
+  }
+
+  // An alias of `id` has ended.
+  Removed unalias(uint32_t id) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const uint32_t index = (id & 0xffffffu) - 1;
+    Entry& entry = chunks_[index / kChunk].load(std::memory_order_acquire)[index % kChunk];
+    entry.aliases--;
+    return ended(entry, index);
   }
 
   Region find(uint32_t id, const char* op) {
@@ -85,10 +85,39 @@ class StorageTable {
     char* data = nullptr;
     int64_t bytes = 0;
     bool lent = false;
-    uint32_t pins = 0;
+    uint32_t pins = 0, aliases = 0, alias_of = 0;
     uint32_t device = 0, stream = 0;
   };
   static constexpr uint32_t kChunk = 4096, kChunks = 4000;  // 16.4 M storages
+
+  // With the lock held, as the rest.
+  uint32_t insert(void* data, int64_t bytes, bool lent, uint32_t device, uint32_t stream, uint32_t alias_of) {
+    uint32_t index;
+    if (!free_.empty()) {
+      index = free_.back();
+      free_.pop_back();
+    } else {
+      if (count_ == kChunk * kChunks) fail(DG_OUT_OF_MEMORY, "more than %u storages are live", count_);
+      if (count_ % kChunk == 0) chunks_[count_ / kChunk].store(new Entry[kChunk], std::memory_order_release);
+      index = count_++;
+    }
+    Entry& entry = chunks_[index / kChunk].load(std::memory_order_relaxed)[index % kChunk];
+    entry.generation = entry.generation % 255 + 1;
+    entry.data = static_cast<char*>(data);
+    entry.bytes = bytes;
+    entry.lent = lent;
+    entry.device = device;
+    entry.stream = stream;
+    entry.alias_of = alias_of;
+    const uint32_t id = (index + 1) | (entry.generation << 24);
+    entry.id.store(id, std::memory_order_release);
+    return id;
+  }
+  Removed ended(const Entry& entry, uint32_t index) {
+    const bool in_use = entry.pins + entry.aliases > 0 || entry.id.load(std::memory_order_relaxed) != 0;
+    if (!in_use) free_.push_back(index);
+    return {entry.data, entry.bytes, entry.lent, entry.device, in_use || entry.alias_of != 0, in_use ? 0 : entry.alias_of};
+  }
 
   Entry& live(uint32_t id, const char* op) {
     const uint32_t index = (id & 0xffffffu) - 1;

@@ -93,9 +93,16 @@ enum class Access { read, write };
 uint32_t library_device_type();
 void require_device(uint32_t index, const char* op);
 
+// How many headers the frame of the running call has, and how many of them calls of this thread have come to.
+struct FrameUse {
+  uint32_t slots = DG_MAX_SLOTS, reach = 0;
+};
+inline thread_local FrameUse frame_use;
+
 // Validates header `slot` of a call.
 inline Tensor tensor_at(const dg_tensor* frame, uint32_t slot, const char* op, Access access = Access::read) {
-  if (!frame || slot >= DG_MAX_SLOTS) fail(DG_RANGE, "%s: header slot %u does not exist", op, slot);
+  if (!frame || slot >= frame_use.slots) fail(DG_RANGE, "%s: header slot %u does not exist", op, slot);
+  frame_use.reach = std::max(frame_use.reach, slot + 1);
   const dg_tensor& header = frame[slot];
   if (header.device_type != library_device_type()) fail(DG_DEVICE, "%s: tensor of another device", op);
   if (call_device < 0) {

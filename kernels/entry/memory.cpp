@@ -33,7 +33,8 @@ struct Range {
 
 // The memory of a storage that has ended, unless somebody has a part in it.
 void give_back(const StorageTable::Removed& removed, const char* op) {
-  if (removed.lent || removed.pinned) return;
+  if (removed.alias_of) return give_back(table().unalias(removed.alias_of), op);
+  if (removed.lent || removed.in_use) return;
   require_device(removed.device, op);
   release(removed.data, removed.bytes);
 }
@@ -75,6 +76,12 @@ uint32_t dg_wrap(void* memory, double bytes) {
     if (!memory && count) fail(DG_RANGE, "wrap: null memory of %lld bytes", static_cast<long long>(count));
     id = table().add(memory, count, true);
   });
+  return id;
+}
+
+uint32_t dg_storage_alias(uint32_t storage) {
+  uint32_t id = 0;
+  guard([&] { id = table().alias(storage, "storage_alias"); });
   return id;
 }
 
