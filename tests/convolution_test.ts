@@ -23,6 +23,7 @@ import {
   type Tensor,
   zeros,
 } from "../mod.ts";
+import { textOf } from "../tensor/shape.ts";
 import { assertThrows, device } from "./device.ts";
 
 /** Repeatable numbers in [-1, 1). */
@@ -219,14 +220,25 @@ Deno.test("conv2d() can be differentiated twice", () => {
   });
 });
 
-/** Output and both gradients of a 3x3 convolution, in one dtype. */
-function trio(dtype: "float32" | "float64", N: number, C: number, O: number, H: number, W: number, options: ConvOptions, k = 3): Tensor[] {
-  const x = numbers([N, C, H, W], 1).to(dtype).requiresGrad_(), w = numbers([O, C, k, k], 2).to(dtype).requiresGrad_();
+/** Output and the gradients of input, weight and bias of a convolution, in one dtype. */
+function trio(
+  dtype: "float32" | "float64",
+  N: number,
+  C: number,
+  O: number,
+  H: number,
+  W: number,
+  options: ConvOptions,
+  k: number | number[] = 3,
+): Tensor[] {
+  const kernel = typeof k === "number" ? [k, k] : k;
+  const x = numbers([N, C, H, W], 1).to(dtype).requiresGrad_(), w = numbers([O, C, ...kernel], 2).to(dtype).requiresGrad_();
   const b = numbers([O], 3).to(dtype).requiresGrad_(), y = conv2d(x, w, b, options);
   return [y.detach(), ...grad([y], [x, w, b], { gradOutputs: [numbers(y.shape, 4).to(dtype)] })];
 }
 
-const winogradShapes = [
+/** N, C, O, H, W, padding, then stride and kernel. */
+const winogradShapes: [number, number, number, number, number, number | number[], number?, (number | number[])?][] = [
   [1, 16, 16, 4, 4, 1],
   [2, 17, 33, 5, 7, 1],
   [1, 33, 17, 9, 3, 1],
@@ -236,21 +248,36 @@ const winogradShapes = [
   [1, 16, 31, 13, 12, 1],
   [33, 40, 24, 4, 4, 1],
   [2, 20, 100, 5, 6, 1], // few tiles, many filters
-  [5, 17, 33, 32, 32, 1], // tiles in several segments
+  [5, 17, 33, 32, 32, 1], // tiles in several slices
+  [9, 72, 72, 24, 24, 1], // tiles in several segments
+  [1, 16, 16, 8, 8, 1, 2],
+  [2, 17, 33, 7, 15, 1, 2],
+  [3, 33, 17, 17, 9, 0, 2],
+  [2, 16, 48, 12, 13, 2, 2],
+  [1, 20, 140, 11, 12, 3, 2], // few tiles, many filters
+  [20, 20, 24, 21, 32, 1, 2], // many tiles
+  [1, 16, 16, 8, 8, 1, 2, 4],
+  [2, 17, 33, 9, 16, 0, 2, 4],
+  [2, 33, 17, 12, 19, 2, 2, 4],
+  [1, 16, 150, 18, 15, 3, 2, 4],
+  [16, 24, 20, 30, 22, 1, 2, 4],
+  [2, 16, 32, 15, 17, [1, 1], 2, [3, 4]],
+  [2, 32, 16, 17, 14, [0, 2], 2, [4, 3]],
 ];
 
 Deno.test("conv2d() by Winograd agrees with float64 and the direct products", () => {
-  for (const [N, C, O, H, W, padding] of winogradShapes) {
+  for (const [N, C, O, H, W, padding, stride = 1, kernel = 3] of winogradShapes) {
     scope(() => {
-      const exact = trio("float64", N, C, O, H, W, { padding }).map((v) => v.data() as Float64Array);
-      const fast = trio("float32", N, C, O, H, W, { padding });
+      const run = (dtype: "float32" | "float64") => trio(dtype, N, C, O, H, W, { padding, stride }, kernel);
+      const exact = run("float64").map((v) => v.data() as Float64Array), fast = run("float32");
       backends.cpu.winograd = false;
       try {
-        const plain = trio("float32", N, C, O, H, W, { padding });
+        const plain = run("float32"), shape = textOf([N, C, O, H, W, padding, stride, kernel].flat());
         ["y", "dx", "dw", "db"].forEach((name, i) => {
           const [a, b] = [relativeError(fast[i], exact[i]), relativeError(plain[i], exact[i])];
-          assert(a < 1e-5, `${name} of ${[N, C, O, H, W, padding]} by Winograd: ${a}`);
-          assert(b < 1e-6, `${name} of ${[N, C, O, H, W, padding]} directly: ${b}`);
+          assert(a < 1e-5, `${name} of ${shape} by Winograd: ${a}`);
+          assert(b < 1e-6, `${name} of ${shape} directly: ${b}`);
+          if (i < 3 && device.type === "cpu") assert(a !== b, `${name} of ${shape} was not computed by Winograd`);
         });
       } finally {
         backends.cpu.winograd = true;
@@ -279,6 +306,9 @@ Deno.test("conv2d() does not depend on the number of threads", () => {
   const shapes: [number, number, number, number, number, ConvOptions, number][] = [
     [4, 32, 48, 12, 9, { padding: 1 }, 3],
     [4, 24, 40, 12, 9, { padding: 1, stride: 2 }, 3],
+    [4, 40, 24, 34, 33, { padding: 1, stride: 2 }, 4],
+    [3, 32, 48, 40, 41, { padding: 1 }, 3],
+    [3, 80, 72, 40, 41, { padding: 1 }, 3],
     [8, 3, 64, 17, 17, { padding: 1 }, 3],
     [8, 40, 24, 8, 8, {}, 1],
   ];

@@ -20,7 +20,7 @@ template <class T> void depthwise_forward(const ConvShape& s, T* y, const T* x, 
 template <class T> void depthwise_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias);
 template <class T> void depthwise_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 
-// convolution_winograd.cpp: 3x3 with stride 1, float.
+// convolution_winograd.cpp, convolution_winograd_weight.cpp: 3x3 with stride 1, 3x3 and 4x4 with stride 2, float.
 bool winograd_fits(const ConvShape& s);
 void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias);
 void winograd_backward_input(const ConvShape& s, float* dx, const float* dy, const Weight<const float>& w, const float* bias);
