@@ -145,39 +145,43 @@ void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, cons
   });
 }
 
-// Few tiles and many channels: the transformed weights would be far larger than the caches, so each panel of filters transforms its own, some
-// channels at a time, and multiplies all tiles by them.
+// Few tiles and many channels: the transformed weights would be far larger than the caches, so one or two panels of filters at a time transform
+// their own, some channels at a time, and multiply all tiles by them.
 void run_by_filters(const Grid& g, float* y, const float* x, const Kernel& w, const float* bias) {
   const int64_t tiles = g.tiles(), points = g.points(), panels = ceil_div(g.out.channels, P), channels = round_up(g.in.channels, L);
   const int64_t depth = g.source_count * channels, v_plane = tiles * depth + L;
-  constexpr int64_t some = 32;  // channels
-  const int64_t u_plane = some * P + L, m_plane = tiles * P + L;
+  constexpr int64_t some = 64;  // channels
+  const int64_t width = panels * g.target_count >= 16 ? 2 : 1, jobs = ceil_div(panels, width);
+  const int64_t u_panel = some * P, u_plane = width * u_panel + L, m_row = width * P, m_plane = tiles * m_row + L;
   Scratch memory(scratch_bytes<float>({points, v_plane}));
   float* const v = memory.as<float>();
   parallel_for(tiles, 2, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) transform_sources(g, x, i, v + i * depth, v_plane, channels);
   });
   PerThread<float> work(points * (u_plane + m_plane));
-  parallel_for(g.target_count * panels, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(g.target_count * jobs, 1, [&](int64_t begin, int64_t end) {
     float *const u = work.mine(), *const m = u + points * u_plane;
     for (int64_t job = begin; job < end; job++) {
-      const int64_t target = job / panels, panel = job % panels;
+      const int64_t target = job / jobs, first = job % jobs * width, last = std::min(panels, first + width);
       for (int64_t source = 0; source < g.source_count; source++) {
         const Phase& phase = phase_of(g, source, target);
         for (int64_t c = 0; c < channels; c += some) {
           const int64_t count = std::min(some, channels - c);
-          transform_weights(g, w, phase, panel, c, std::min(g.in.channels, c + some), u, u_plane);
+          for (int64_t panel = first; panel < last; panel++)
+            transform_weights(g, w, phase, panel, c, std::min(g.in.channels, c + some), u + (panel - first) * u_panel, u_plane);
           for (int64_t i = 0; i < points; i++) {
             if (!phase.at(i / g.columns, i % g.columns)) continue;
-            const bool first = c == 0 && source == phases_at(g.sources, g.source_count, g, i).begin;
-            float* const to = m + i * m_plane;
-            tile_rows<float, false>(tiles, P, v + i * v_plane + source * channels + c, depth, u + i * u_plane, count, to, P, first ? zeros : to,
-                                    first ? 0 : P);
+            const bool begins = c == 0 && source == phases_at(g.sources, g.source_count, g, i).begin;
+            for (int64_t panel = 0; panel < last - first; panel++) {
+              float* const to = m + i * m_plane + panel * P;
+              tile_rows<float, false>(tiles, P, v + i * v_plane + source * channels + c, depth, u + i * u_plane + panel * u_panel, count, to, m_row,
+                                      begins ? zeros : to, begins ? 0 : m_row);
+            }
           }
         }
       }
       for (int64_t i = 0; i < tiles; i++)
-        transform_target(g, g.targets[target], y, i, m + i * P, m_plane, bias, panel * P, std::min(g.out.channels, (panel + 1) * P));
+        transform_target(g, g.targets[target], y, i, m + i * m_row, m_plane, bias, first * P, std::min(g.out.channels, last * P));
     }
   });
 }
