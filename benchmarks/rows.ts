@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { convolutionRows } from "./rows/convolution.ts";
 import { elementwiseRows } from "./rows/elementwise.ts";
 import { modelRows } from "./rows/models.ts";
 import { normalizationRows } from "./rows/normalization.ts";
@@ -18,4 +19,5 @@ export const rows: readonly Row[] = [
   ...modelRows,
   ...elementwiseRows,
   ...normalizationRows,
+  ...convolutionRows,
 ];
