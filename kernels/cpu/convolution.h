@@ -1,5 +1,7 @@
 // What the files of the convolution share. Internally activations are channels-last, [N, D, H, W, C] without gaps, float or double.
 #pragma once
+#include <cstring>
+
 #include "../common/convolution.h"
 
 #include "allocator.h"
@@ -32,6 +34,24 @@ template <class T> int64_t scratch_bytes(std::initializer_list<int64_t> factors)
   for (int64_t f : factors)
     if (__builtin_mul_overflow(bytes, f, &bytes)) fail(DG_OUT_OF_MEMORY, "convolution: work space beyond 2^63 bytes");
   return bytes;
+}
+
+// The part [begin, end) of `taps` neighbouring pixels of `channels` that is wanted, from position x on; [low, high) of it lies in the picture.
+struct Span {
+  int64_t begin, low, high, end;
+};
+inline Span span_inside(bool inside, int64_t x, int64_t width, int64_t taps, int64_t channels, int64_t begin, int64_t end) {
+  if (!inside) return {begin, begin, begin, end};
+  const int64_t low = std::clamp(std::clamp<int64_t>(-x, 0, taps) * channels, begin, end);
+  return {begin, low, std::clamp(std::clamp<int64_t>(width - x, 0, taps) * channels, low, end), end};
+}
+template <class T> void copy_span(T* to, const T* from, const Span& s) {
+  for (int64_t i = s.begin; i < s.low; i++) to[i] = T(0);
+  if (s.high - s.low < 32)
+    for (int64_t i = s.low; i < s.high; i++) to[i] = from[i];
+  else
+    std::memcpy(to + s.low, from + s.low, size_t(s.high - s.low) * sizeof(T));
+  for (int64_t i = s.high; i < s.end; i++) to[i] = T(0);
 }
 
 // Work space of each thread.

@@ -16,6 +16,7 @@ template <class T> struct Product {
   int64_t batch, rows[3];    // positions to compute
   int64_t step[3], limit[3]; // source position = row position * step + tap, valid in [0, limit)
   std::vector<std::array<int64_t, 3>> taps;
+  int64_t run = 1;  // taps in a row that read pixels side by side: they are gathered as one
   const T* x;
   int64_t pixel, channels;  // elements of a source pixel; channels taken
   T* y;
@@ -52,29 +53,15 @@ template <class T> void advance(const Product<T>& p, Position& q) {
 // A[rows][depth k0 .. k1) of the positions from `first`.
 template <class T> void gather(const Product<T>& p, int64_t first, int64_t count, int64_t k0, int64_t k1, T* a, int64_t lda) {
   Position q = position_of(p, first);
-  const int64_t tap0 = k0 / p.channels, tap1 = (k1 - 1) / p.channels;
+  const int64_t length = p.run * p.channels, run0 = k0 / length, run1 = (k1 - 1) / length;
   for (int64_t r = 0; r < count; r++, advance(p, q)) {
-    T* out = a + r * lda;
-    for (int64_t t = tap0; t <= tap1; t++) {
-      const int64_t c0 = t == tap0 ? k0 - t * p.channels : 0, c1 = t == tap1 ? k1 - t * p.channels : p.channels;
-      int64_t index = q.sample;
-      bool inside = true;
-      for (int i = 0; i < 3; i++) {
-        const int64_t at = q.at[i] * p.step[i] + p.taps[size_t(t)][i];
-        inside &= at >= 0 && at < p.limit[i];
-        index = index * p.limit[i] + at;
-      }
-      const int64_t n = c1 - c0;
-      if (inside) {
-        const T* from = p.x + index * p.pixel + c0;
-        if (n < 16)
-          for (int64_t c = 0; c < n; c++) out[c] = from[c];
-        else
-          std::memcpy(out, from, size_t(n) * sizeof(T));
-      } else {
-        for (int64_t c = 0; c < n; c++) out[c] = T(0);
-      }
-      out += n;
+    T* out = a + r * lda - k0;
+    for (int64_t t = run0; t <= run1; t++) {
+      const auto& tap = p.taps[size_t(t * p.run)];
+      const int64_t z = q.at[0] * p.step[0] + tap[0], y = q.at[1] * p.step[1] + tap[1], x = q.at[2] * p.step[2] + tap[2];
+      const bool inside = z >= 0 && z < p.limit[0] && y >= 0 && y < p.limit[1];
+      const Span span = span_inside(inside, x, p.limit[2], p.run, p.channels, std::max(k0 - t * length, int64_t(0)), std::min(k1 - t * length, length));
+      copy_span(out + t * length, p.x + (((q.sample * p.limit[0] + z) * p.limit[1] + y) * p.limit[2] + x) * p.pixel, span);
     }
   }
 }
@@ -159,6 +146,12 @@ template <class T> void multiply(const Product<T>& p) {
       if (in_place) continue;
       const int64_t column0 = panel0 * P, columns = std::min(p.columns, panel1 * P) - column0;
       if (columns <= 0) continue;
+      if (columns < 16 && uniform) {
+        T* out = p.y + first * p.strides[3] + column0;
+        for (int64_t r = 0; r < count; r++, out += p.strides[3])
+          for (int64_t i = 0; i < columns; i++) out[i] = staged[r * width + column0 + i];
+        continue;
+      }
       Position q = position_of(p, first);
       for (int64_t r = 0; r < count; r++, advance(p, q)) {
         T* out = p.y + q.sample * p.strides[0] + q.at[0] * p.strides[1] + q.at[1] * p.strides[2] + q.at[2] * p.strides[3] + column0;
@@ -175,11 +168,11 @@ template <class T> std::vector<T> padded_bias(const T* bias, int64_t columns) {
   return padded;
 }
 
-// Calls f(z, y, x) for each tap of the kernel.
-template <class F> void each_tap(const ConvShape& s, F&& f) {
+// Calls f(z, y, x) for each tap of the kernel, the last axis backwards on request.
+template <class F> void each_tap(const ConvShape& s, bool backwards, F&& f) {
   for (int64_t z = 0; z < s.kernel[0]; z++)
     for (int64_t y = 0; y < s.kernel[1]; y++)
-      for (int64_t x = 0; x < s.kernel[2]; x++) f(z, y, x);
+      for (int64_t x = 0; x < s.kernel[2]; x++) f(z, y, backwards ? s.kernel[2] - 1 - x : x);
 }
 
 }  // namespace
@@ -189,7 +182,7 @@ template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const
   Scratch packed(scratch_bytes<T>({round_up(filters, kPanel<T>), s.taps(), channels}));
   std::vector<int64_t> offsets;
   Product<T> p;
-  each_tap(s, [&](int64_t kz, int64_t ky, int64_t kx) {
+  each_tap(s, false, [&](int64_t kz, int64_t ky, int64_t kx) {
     offsets.push_back(kz * w.tap[0] + ky * w.tap[1] + kx * w.tap[2]);
     const int64_t at[3] = {kz, ky, kx};
     std::array<int64_t, 3> tap;
@@ -197,6 +190,7 @@ template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const
     p.taps.push_back(tap);
   });
   p.batch = s.batch, p.pixel = s.channels, p.channels = channels, p.columns = filters, p.weight = packed.as<T>();
+  if (s.groups == 1 && s.dilation[2] == 1) p.run = s.kernel[2];
   p.strides[3] = s.filters;
   for (int i = 2; i >= 0; i--) p.strides[i] = p.strides[i + 1] * s.output[i];
   std::copy_n(s.output, 3, p.rows);
@@ -229,7 +223,7 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
     const int64_t at[3] = {phase / phases[2] / phases[1], phase / phases[2] % phases[1], phase % phases[2]};
     p.taps.clear();
     offsets.clear();
-    each_tap(s, [&](int64_t kz, int64_t ky, int64_t kx) {
+    each_tap(s, true, [&](int64_t kz, int64_t ky, int64_t kx) {
       const int64_t k[3] = {kz, ky, kx};
       std::array<int64_t, 3> tap;
       for (int i = 0; i < 3; i++) {
@@ -240,6 +234,10 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
       p.taps.push_back(tap);
       offsets.push_back(kz * w.tap[0] + ky * w.tap[1] + kx * w.tap[2]);
     });
+    // Source positions rise by 1 from tap to tap.
+    int64_t across = 0;
+    for (const auto& tap : p.taps) across += tap[0] == p.taps[0][0] && tap[1] == p.taps[0][1];
+    p.run = s.groups == 1 && s.dilation[2] == 1 ? std::max<int64_t>(across, 1) : 1;
     int64_t shift = 0;
     for (int i = 0; i < 3; i++) {
       p.rows[i] = (s.input[i] - at[i] + s.stride[i] - 1) / s.stride[i];

@@ -18,33 +18,17 @@ void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int
     at[i] = sample % s.output[i];
     sample /= s.output[i];
   }
+  // Taps side by side are gathered as one where their pixels are neighbours.
+  const int64_t run = s.groups == 1 && s.dilation[2] == 1 ? s.kernel[2] : 1, length = run * channels, across = s.kernel[2] / run;
   for (int64_t r = 0; r < count; r++) {
-    T* out = a + r * lda;
-    int64_t tap = k0 / channels, c = k0 % channels;
-    int64_t k[3] = {tap / s.kernel[2] / s.kernel[1], tap / s.kernel[2] % s.kernel[1], tap % s.kernel[2]};
-    for (int64_t left = k1 - k0; left > 0;) {
-      int64_t index = sample;
-      bool inside = true;
-      for (int i = 0; i < 3; i++) {
-        const int64_t position = at[i] * s.stride[i] - s.padding[i] + k[i] * s.dilation[i];
-        inside &= position >= 0 && position < s.input[i];
-        index = index * s.input[i] + position;
-      }
-      const int64_t n = std::min(left, channels - c);
-      if (inside) {
-        const T* from = x + index * s.channels + c;
-        if (n < 16)
-          for (int64_t i = 0; i < n; i++) out[i] = from[i];
-        else
-          std::memcpy(out, from, size_t(n) * sizeof(T));
-      } else {
-        for (int64_t i = 0; i < n; i++) out[i] = T(0);
-      }
-      out += n, left -= n, c = 0;
-      for (int i = 2; i >= 0; i--) {
-        if (++k[i] < s.kernel[i]) break;
-        k[i] = 0;
-      }
+    T* const out = a + r * lda - k0;
+    for (int64_t t = k0 / length; t <= (k1 - 1) / length; t++) {
+      const int64_t k[3] = {t / across / s.kernel[1], t / across % s.kernel[1], t % across};
+      int64_t from[3];
+      for (int i = 0; i < 3; i++) from[i] = at[i] * s.stride[i] - s.padding[i] + k[i] * s.dilation[i];
+      const bool inside = from[0] >= 0 && from[0] < s.input[0] && from[1] >= 0 && from[1] < s.input[1];
+      const Span span = span_inside(inside, from[2], s.input[2], run, channels, std::max<int64_t>(k0 - t * length, 0), std::min(k1 - t * length, length));
+      copy_span(out + t * length, x + (((sample * s.input[0] + from[0]) * s.input[1] + from[1]) * s.input[2] + from[2]) * s.channels, span);
     }
     for (int i = 2; i >= 0; i--) {
       if (++at[i] < s.output[i]) break;
