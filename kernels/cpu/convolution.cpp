@@ -98,10 +98,8 @@ template <class T, class Body> void with_weight(const Tensor& t, Body&& body) {
   body(Weight<const T>(plain<T>(t, nullptr), source.data()));
 }
 
-bool depthwise(const ConvShape& s) { return s.groups > 1 && s.group_channels() == 1 && s.group_filters() == 1; }
-
 template <class T> void backward_weight_in(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
-  if (depthwise(s)) return depthwise_backward_weight<T>(s, dw, dy, x);
+  if (grouped_fits(s, false)) return grouped_backward_weight<T>(s, dw, dy, x);
   if constexpr (std::is_same_v<T, float>)
     if (winograd_enabled() && winograd_fits(s)) return winograd_backward_weight(s, dw, dy, x);
   gemm_backward_weight<T>(s, dw, dy, x);
@@ -119,7 +117,7 @@ void conv_forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Te
     if (bias) b.emplace(*bias);
     const T* const bias_data = b ? b->data() : nullptr;
     with_weight<T>(w, [&](const Weight<const T>& weight) {
-      if (depthwise(s)) return depthwise_forward<T>(s, out.data(), in.data(), weight, bias_data);
+      if (grouped_fits(s, false)) return grouped_forward<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)
         if (winograd_enabled() && winograd_fits(s)) return winograd_forward(s, out.data(), in.data(), weight, bias_data);
       gemm_forward<T>(s, out.data(), in.data(), weight, bias_data);
@@ -138,7 +136,7 @@ void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy,
     if (bias) b.emplace(*bias);
     const T* const bias_data = b ? b->data() : nullptr;
     with_weight<T>(w, [&](const Weight<const T>& weight) {
-      if (depthwise(s)) return depthwise_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
+      if (grouped_fits(s, true)) return grouped_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)
         if (winograd_enabled() && winograd_fits(s)) return winograd_backward_input(s, out.data(), in.data(), weight, bias_data);
       gemm_backward_input<T>(s, out.data(), in.data(), weight, bias_data);

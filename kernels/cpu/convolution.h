@@ -17,10 +17,11 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
 template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 template <class T> void backward_bias(const ConvShape& s, T* db, const T* dy);
 
-// convolution_depthwise.cpp: groups == channels == filters.
-template <class T> void depthwise_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
-template <class T> void depthwise_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias);
-template <class T> void depthwise_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
+// convolution_grouped.cpp: groups that are narrower than a vector; `backward` asks about the gradient of the input.
+bool grouped_fits(const ConvShape& s, bool backward);
+template <class T> void grouped_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
+template <class T> void grouped_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias);
+template <class T> void grouped_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 
 // convolution_winograd.cpp, convolution_winograd_weight.cpp: 3x3 with stride 1, 3x3 and 4x4 with stride 2, float.
 bool winograd_fits(const ConvShape& s);

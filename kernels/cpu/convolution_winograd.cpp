@@ -198,12 +198,12 @@ void convolve(const Grid& g, float* y, const float* x, const Kernel& w, const fl
 }  // namespace
 
 bool winograd_fits(const ConvShape& s) {
-  if (s.groups != 1 || s.kernel[0] != 1 || s.stride[0] != 1 || s.padding[0] != 0 || s.input[0] != s.output[0]) return false;
+  if (s.kernel[0] != 1 || s.stride[0] != 1 || s.padding[0] != 0 || s.input[0] != s.output[0]) return false;
   const int64_t stride = s.stride[1];
   if (s.stride[2] != stride || s.dilation[1] != 1 || s.dilation[2] != 1) return false;
   for (int i = 1; i < 3; i++)
     if (stride == 1 ? s.kernel[i] != 3 : stride != 2 || s.kernel[i] < 3 || s.kernel[i] > 4) return false;
-  if (s.channels < 16 || s.filters < 16) return false;
+  if (s.group_channels() < 16 || s.group_filters() < 16) return false;
   // Tiles that hang over the border cost as much as whole ones.
   const int64_t tiles = ceil_div(s.output[1], 4) * ceil_div(s.output[2], 4);
   const auto points = [&](int axis) { return stride == 1 ? 6 : 6 + s.kernel[axis]; };  // of all phases
@@ -212,12 +212,22 @@ bool winograd_fits(const ConvShape& s) {
 }
 
 void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias) {
-  convolve(forward_grid(s), y, x, {w.data, w.filter, w.channel, w.tap[1], w.tap[2]}, bias);
+  const Grid grid = forward_grid(s);
+  const int64_t channels = s.group_channels(), filters = s.group_filters();
+  for (int64_t group = 0; group < s.groups; group++) {
+    const Kernel kernel{w.data + group * filters * w.filter, w.filter, w.channel, w.tap[1], w.tap[2]};
+    convolve(grid, y + group * filters, x + group * channels, kernel, bias ? bias + group * filters : nullptr);
+  }
 }
 
 void winograd_backward_input(const ConvShape& s, float* dx, const float* dy, const Weight<const float>& w, const float* bias) {
-  const Kernel kernel{w.data, w.channel, w.filter, w.tap[1], w.tap[2]};
-  each_backward_grid(s, [&](const Grid& g) { convolve(g, dx, dy, kernel, bias); });
+  const int64_t channels = s.group_channels(), filters = s.group_filters();
+  each_backward_grid(s, [&](const Grid& grid) {
+    for (int64_t group = 0; group < s.groups; group++) {
+      const Kernel kernel{w.data + group * filters * w.filter, w.channel, w.filter, w.tap[1], w.tap[2]};
+      convolve(grid, dx + group * channels, dy + group * filters, kernel, bias ? bias + group * channels : nullptr);
+    }
+  });
 }
 
 }  // namespace dg::conv

@@ -14,8 +14,8 @@ constexpr int64_t kBlock = L * P;  // a vector of channels times a panel of filt
 template <int KY, int KX>
 void transform_gradient(const Pictures& s, const float* dy, int64_t y0, int64_t x0, float* z, int64_t plane, int64_t chunk) {
   constexpr int H = KY + 3, W = KX + 3;
-  const int64_t rows = std::min<int64_t>(4, s.height - y0), columns = std::min<int64_t>(4, s.width - x0), line = s.width * s.channels;
-  const float* corner = dy + (y0 * s.width + x0) * s.channels;
+  const int64_t rows = std::min<int64_t>(4, s.height - y0), columns = std::min<int64_t>(4, s.width - x0), line = s.width * s.pixel;
+  const float* corner = dy + (y0 * s.width + x0) * s.pixel;
   const auto pass = [&](int64_t c, auto get) {
     V e[4 * W];
     const float* p = corner;
@@ -23,7 +23,7 @@ void transform_gradient(const Pictures& s, const float* dy, int64_t y0, int64_t 
     for (int i = 0; i < 4; i++, p += line) {
       V d[4];
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; j++) d[j] = get(p + j * s.channels, i, j);
+      for (int j = 0; j < 4; j++) d[j] = get(p + j * s.pixel, i, j);
       gradient_line<KX>(d, 1, e + i * W, 1);
     }
     float* to = z + c / P * chunk + c % P;
@@ -235,12 +235,17 @@ void run_by_slices(const Gradient& d, int64_t tiles) {
 }  // namespace
 
 void winograd_backward_weight(const ConvShape& s, const Weight<float>& dw, const float* dy, const float* x) {
-  const Gradient d{forward_grid(s), dw, dy, x};
-  const int64_t tiles = std::max<int64_t>(d.g.tiles(), 1), tile_bytes = d.elements(1) * 4, budget = int64_t(4) << 20;
-  const int64_t segments = ceil_div(tiles, std::max<int64_t>(32, budget / tile_bytes));
-  if (segments == 1) return run_by_blocks(d, d.g.tiles());
-  if (d.chunks * d.panels * d.points * kBlock * 4 <= int64_t(600) << 10) return run_by_slices(d, tiles);
-  run_by_segments(d, tiles, ceil_div(tiles, segments));
+  const Grid grid = forward_grid(s);
+  for (int64_t group = 0; group < s.groups; group++) {
+    Weight<float> part = dw;
+    part.data += group * s.group_filters() * dw.filter;
+    const Gradient d{grid, part, dy + group * s.group_filters(), x + group * s.group_channels()};
+    const int64_t tiles = std::max<int64_t>(grid.tiles(), 1), tile_bytes = d.elements(1) * 4, budget = int64_t(4) << 20;
+    const int64_t segments = ceil_div(tiles, std::max<int64_t>(32, budget / tile_bytes));
+    if (segments == 1) run_by_blocks(d, grid.tiles());
+    else if (d.chunks * d.panels * d.points * kBlock * 4 <= int64_t(600) << 10) run_by_slices(d, tiles);
+    else run_by_segments(d, tiles, ceil_div(tiles, segments));
+  }
 }
 
 }  // namespace dg::conv

@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace dg {
 
@@ -32,11 +35,19 @@ template <class T> inline void store(T* p, lanes_t<T> v) { *reinterpret_cast<typ
 
 // The first `count` lanes, zeros behind them.
 template <class T> inline lanes_t<T> load_some(const T* p, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return lanes_t<T>(_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p));
+#endif
   lanes_t<T> v = {};
   std::memcpy(&v, p, size_t(count) * sizeof(T));
   return v;
 }
-template <class T> inline void store_some(T* p, lanes_t<T> v, int64_t count) { std::memcpy(p, &v, size_t(count) * sizeof(T)); }
+template <class T> inline void store_some(T* p, lanes_t<T> v, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), v);
+#endif
+  std::memcpy(p, &v, size_t(count) * sizeof(T));
+}
 
 // Transposed: A is stored [depth][rows], else [rows][depth]. `init` has the stride `ldi` (0 repeats one row) and may be C itself.
 template <class T, int R, int V, bool Transposed>

@@ -106,11 +106,11 @@ template <int K> inline void weight_gradient_line(const V* u, int s, V* o, int t
 
 inline constexpr int64_t L = Lanes<float>::count, P = kPanel<float>;
 
-// Channels-last pictures.
+// Channels-last pictures: `channels` (of one group) are taken of each pixel.
 struct Pictures {
-  int64_t height, width, channels;
+  int64_t height, width, channels, pixel;
   int64_t step;  // of positions of a tile in the picture: 2 where a stride splits it into phases
-  int64_t image() const { return height * width * channels; }
+  int64_t image() const { return height * width * pixel; }
 };
 
 // One transform of a tile at (y, x): its positions are step * (y + i) + shift_y, step * (x + j) + shift_x.
@@ -166,11 +166,11 @@ template <class F> inline void with_taps(const Phase& p, F&& f) {
 template <int KY, int KX>
 void transform_input(const Pictures& s, const float* x, int64_t y0, int64_t x0, float* v, int64_t plane, int64_t columns, int64_t chunk) {
   constexpr int H = KY + 3, W = KX + 3;
-  const int64_t pixel = s.step * s.channels, line = pixel * s.width, row = plane * columns;
+  const int64_t pixel = s.step * s.pixel, line = pixel * s.width, row = plane * columns;
   bool whole = true, inside_y[H], inside_x[W];
   for (int i = 0; i < H; i++) whole &= inside_y[i] = y0 + s.step * i >= 0 && y0 + s.step * i < s.height;
   for (int j = 0; j < W; j++) whole &= inside_x[j] = x0 + s.step * j >= 0 && x0 + s.step * j < s.width;
-  const float* corner = x + (y0 * s.width + x0) * s.channels;
+  const float* corner = x + (y0 * s.width + x0) * s.pixel;
   const auto pass = [&](auto get) {
     V e[H * W];
     const float* p = corner;
@@ -204,14 +204,14 @@ template <int KY, int KX>
 void transform_output(const Pictures& s, float* y, int64_t y0, int64_t x0, const float* m, int64_t plane, int64_t columns, const float* bias,
                       int64_t c0, int64_t c1) {
   constexpr int H = KY + 3, W = KX + 3;
-  const int64_t pixel = s.step * s.channels, line = pixel * s.width, row = plane * columns;
+  const int64_t pixel = s.step * s.pixel, line = pixel * s.width, row = plane * columns;
   bool whole = true, inside_y[4], inside_x[4];
   for (int i = 0; i < 4; i++) {
     inside_y[i] = y0 + s.step * i >= 0 && y0 + s.step * i < s.height;
     inside_x[i] = x0 + s.step * i >= 0 && x0 + s.step * i < s.width;
     whole &= inside_y[i] && inside_x[i];
   }
-  float* corner = y + (y0 * s.width + x0) * s.channels + c0;
+  float* corner = y + (y0 * s.width + x0) * s.pixel + c0;
   const auto pass = [&](auto put) {
     const V add = load(bias);
     V e[H * 4];
@@ -282,8 +282,8 @@ inline Grid forward_grid(const ConvShape& s) {
   const int64_t stride = s.stride[1];
   g.images = s.batch * s.input[0];
   g.tiles_y = conv::ceil_div(s.output[1], 4), g.tiles_x = conv::ceil_div(s.output[2], 4);
-  g.in = {s.input[1], s.input[2], s.channels, stride};
-  g.out = {s.output[1], s.output[2], s.filters, 1};
+  g.in = {s.input[1], s.input[2], s.group_channels(), s.channels, stride};
+  g.out = {s.output[1], s.output[2], s.group_filters(), s.filters, 1};
   for (const auto& [y, x] : kPhases) {
     if (y >= stride || x >= stride) continue;
     g.sources[g.source_count++] = {taps_of(s.kernel[1], stride, y), taps_of(s.kernel[2], stride, x), y - s.padding[1], x - s.padding[2],
@@ -307,8 +307,8 @@ template <class F> void each_backward_grid(const ConvShape& s, F&& f) {
     const int64_t group_y = group / groups(2), group_x = group % groups(2);
     Grid g{};
     g.images = s.batch * s.input[0];
-    g.in = {s.output[1], s.output[2], s.filters, 1};
-    g.out = {s.input[1], s.input[2], s.channels, stride};
+    g.in = {s.output[1], s.output[2], s.group_filters(), s.filters, 1};
+    g.out = {s.input[1], s.input[2], s.group_channels(), s.channels, stride};
     int most_y = 0, most_x = 0;
     for (const auto& [y, x] : kPhases) {
       if (y >= stride || x >= stride || (groups(1) == 2 && y != group_y) || (groups(2) == 2 && x != group_x)) continue;
