@@ -21,10 +21,11 @@ template <class T> struct Product {
   int64_t pixel, channels;  // elements of a source pixel; channels taken
   T* y;
   int64_t strides[4], columns;  // of y for sample and position
-  const T* weight;              // [panel][tap * channels][kPanel]
+  const T* weight;              // [panel][tap * channels][kPanel], or [column][tap * channels] where columns are few
   const T* bias;                // padded to panels
 
   int64_t depth() const { return int64_t(taps.size()) * channels; }
+  bool few() const { return columns <= kFew<T>; }
   int64_t positions() const { return batch * rows[0] * rows[1] * rows[2]; }
 };
 
@@ -72,6 +73,12 @@ void pack(T* out, const T* w, const std::vector<int64_t>& taps, int64_t channels
   constexpr int64_t P = kPanel<T>;
   const int64_t panels = ceil_div(columns, P), depth = int64_t(taps.size()) * channels, count = int64_t(taps.size());
   if (depth == 0) return;
+  if (columns <= kFew<T>) {
+    for (int64_t j = 0; j < columns; j++)
+      for (int64_t t = 0; t < count; t++)
+        for (int64_t c = 0; c < channels; c++) *out++ = w[j * column_stride + c * channel_stride + taps[size_t(t)]];
+    return;
+  }
   constexpr int64_t run = 16;  // channels at a time: 16 * taps lines of B stay cached while the rows of w are read in order
   const int64_t runs = ceil_div(channels, run);
   parallel_for(panels * runs, std::max<int64_t>(1, kGrain / (P * run * count)), [&](int64_t begin, int64_t end) {
@@ -118,7 +125,7 @@ template <class T> void multiply(const Product<T>& p) {
   const bool uniform = p.strides[2] == p.rows[2] * p.strides[3] && p.strides[1] == p.rows[1] * p.strides[2] &&
                        p.strides[0] == p.rows[0] * p.strides[1];
   const bool whole = p.columns % Lanes<T>::count == 0;  // no vector reaches past the columns
-  const bool in_place = uniform && whole, no_gather = direct(p);
+  const bool in_place = uniform && whole && !p.few(), no_gather = direct(p);
   const int64_t block = std::min(kRows, std::max<int64_t>(kTileRows, round_up(ceil_div(positions, 16), kTileRows)));
   const int64_t blocks = ceil_div(positions, block);
   // Few blocks of rows: split the columns as well.
@@ -137,6 +144,12 @@ template <class T> void multiply(const Product<T>& p) {
         int64_t lda = kDepth;
         if (no_gather) rows_of_a = p.x + first * p.pixel + k0, lda = p.pixel;
         else if (k1 > k0) gather(p, first, count, k0, k1, a, lda);
+        if (p.few()) {
+          with_few<T>(p.columns, [&](auto columns) {
+            few_columns<T, decltype(columns)::value>(count, rows_of_a, lda, p.weight + k0, depth, k1 - k0, c, ldc, k0 == 0 ? p.bias : nullptr);
+          });
+          continue;
+        }
         for (int64_t panel = panel0; panel < panel1; panel++) {
           T* const out = c + panel * P;
           tile_rows<T, false>(count, p.columns - panel * P, rows_of_a, lda, p.weight + (panel * depth + k0) * P, k1 - k0, out, ldc,
@@ -155,7 +168,10 @@ template <class T> void multiply(const Product<T>& p) {
       Position q = position_of(p, first);
       for (int64_t r = 0; r < count; r++, advance(p, q)) {
         T* out = p.y + q.sample * p.strides[0] + q.at[0] * p.strides[1] + q.at[1] * p.strides[2] + q.at[2] * p.strides[3] + column0;
-        std::memcpy(out, staged + r * width + column0, size_t(columns) * sizeof(T));
+        if (columns < 16)
+          for (int64_t i = 0; i < columns; i++) out[i] = staged[r * width + column0 + i];
+        else
+          std::memcpy(out, staged + r * width + column0, size_t(columns) * sizeof(T));
       }
     }
   });

@@ -52,6 +52,8 @@ template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>
   const int64_t slice = round_up(ceil_div(std::max<int64_t>(positions, 1), slices), kBlock);
   Scratch sums(scratch_bytes<T>({slices, depth, width}));
   PerThread<T> rows(kBlock * (part + 16)), columns(kBlock * width);
+  bool in_place = s.taps() == 1;  // every position is its own pixel
+  for (int i = 0; i < 3; i++) in_place &= s.stride[i] == 1 && s.padding[i] == 0 && s.input[i] == s.output[i];
   for (int64_t g = 0; g < s.groups; g++) {
     parallel_for(slices * parts, 1, [&](int64_t begin, int64_t end) {
       T *const a = rows.mine(), *const b = columns.mine();
@@ -62,7 +64,15 @@ template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>
         const int64_t stop = std::min(positions, (job / parts + 1) * slice);
         for (int64_t first = job / parts * slice; first < stop; first += kBlock) {
           const int64_t count = std::min(kBlock, stop - first);
-          gather(s, x + g * channels, channels, first, count, k0, k1, a, lda);
+          const T* const pixels = in_place ? x + first * s.channels + g * channels + k0 : a;
+          const int64_t pixel = in_place ? s.channels : lda;
+          if (!in_place) gather(s, x + g * channels, channels, first, count, k0, k1, a, lda);
+          if (filters <= kFew<T>) {
+            with_few<T>(filters, [&](auto columns) {
+              few_filters<T, decltype(columns)::value>(k1 - k0, pixels, pixel, dy + first * s.filters + g * filters, s.filters, count, sum, width);
+            });
+            continue;
+          }
           for (int64_t panel = 0; panel < panels; panel++) {
             const int64_t valid = std::min(P, filters - panel * P);
             for (int64_t r = 0; r < count; r++) {
@@ -71,7 +81,7 @@ template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>
               for (int64_t i = 0; i < valid; i++) to[i] = from[i];
               for (int64_t i = valid; i < P; i++) to[i] = T(0);
             }
-            tile_rows<T, true>(k1 - k0, valid, a, lda, b, count, sum + panel * P, width, sum + panel * P, width);
+            tile_rows<T, true>(k1 - k0, valid, pixels, pixel, b, count, sum + panel * P, width, sum + panel * P, width);
           }
         }
       }

@@ -32,7 +32,7 @@ void read_weights(const Kernel& w, const Phase& p, int64_t filter, int64_t filte
           const float* const row = tap(t) + (half + j) * w.filter;
           rows[j] = half + j >= filters ? V{} : count == L ? load(row) : load_some(row, count);
         }
-        transpose(rows);
+        transpose<float>(rows);
         for (int64_t k = 0; k < L; k++) store(&taps[t][k][half], rows[k]);
       }
     }

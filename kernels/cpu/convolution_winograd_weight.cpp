@@ -74,7 +74,7 @@ void transform_block(const Weight<float>& dw, const Grid& g, const Phase& p, con
     const int64_t count = std::min(L, filters - half);
     if (dw.channel == 1) {
       for (int t = 0; t < KY * KX; t++) {
-        transpose(gradient[t]);
+        transpose<float>(gradient[t]);
         for (int64_t j = 0; j < count; j++) {
           if (channels == L) store(tap(t) + j * dw.filter, gradient[t][j]);
           else store_some(tap(t) + j * dw.filter, gradient[t][j], channels);

@@ -244,30 +244,6 @@ void transform_output(const Pictures& s, float* y, int64_t y0, int64_t x0, const
   for (; left > 0; left -= L) pass(some);
 }
 
-namespace detail {
-template <int... I> inline V interleave_low(V a, V b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (I / 2 + (I % 2) * int(L))...);
-}
-template <int... I> inline V interleave_high(V a, V b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (int(L) / 2 + I / 2 + (I % 2) * int(L))...);
-}
-}  // namespace detail
-
-// Rows become columns: log2 L times, the halves of the rows are interleaved.
-inline void transpose(V* rows) {
-  constexpr auto lanes = std::make_integer_sequence<int, int(L)>{};
-  V other[L];
-  V *from = rows, *to = other;
-  for (int64_t step = 1; step < L; step *= 2) {
-    for (int64_t i = 0; i < L / 2; i++) {
-      to[2 * i] = detail::interleave_low(from[i], from[i + L / 2], lanes);
-      to[2 * i + 1] = detail::interleave_high(from[i], from[i + L / 2], lanes);
-    }
-    std::swap(from, to);
-  }
-  if (from != rows) std::copy(from, from + L, rows);
-}
-
 // ---- what becomes of a convolution
 
 // Kernel positions of phase r: r, r + stride ..
