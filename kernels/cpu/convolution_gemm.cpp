@@ -61,7 +61,8 @@ template <class T> void gather(const Product<T>& p, int64_t first, int64_t count
       const auto& tap = p.taps[size_t(t * p.run)];
       const int64_t z = q.at[0] * p.step[0] + tap[0], y = q.at[1] * p.step[1] + tap[1], x = q.at[2] * p.step[2] + tap[2];
       const bool inside = z >= 0 && z < p.limit[0] && y >= 0 && y < p.limit[1];
-      const Span span = span_inside(inside, x, p.limit[2], p.run, p.channels, std::max(k0 - t * length, int64_t(0)), std::min(k1 - t * length, length));
+      const int64_t begin = std::max<int64_t>(k0 - t * length, 0), end = std::min(k1 - t * length, length);
+      const Span span = span_inside(inside, x, p.limit[2], p.run, p.channels, begin, end);
       copy_span(out + t * length, p.x + (((q.sample * p.limit[0] + z) * p.limit[1] + y) * p.limit[2] + x) * p.pixel, span);
     }
   }

@@ -21,14 +21,18 @@ template <class T> struct Lane {
   const bool backward;
   const int64_t *source_size, *result_size;
   const int64_t source_channels, result_channels, per, group;  // channels of a group in source and result
-  const int64_t step, width;                                   // of the spread row: between results, and its positions
+  const int64_t phases, step;  // of result columns: those of a phase meet the same taps; between two of them in the spread row
+  const int64_t left, width;   // positions of the spread row before the source's first, and all
   const int64_t slots = s.kernel[0] * s.kernel[1], pixel = per * L, blocks = ceil_div(result_channels, L);
 
   Lane(const ConvShape& s, bool backward)
       : s(s), backward(backward), source_size(backward ? s.output : s.input), result_size(backward ? s.input : s.output),
         source_channels(backward ? s.filters : s.channels), result_channels(backward ? s.channels : s.filters),
         per(backward ? s.group_filters() : s.group_channels()), group(backward ? s.group_channels() : s.group_filters()),
-        step(backward ? 1 : s.stride[2]), width((result_size[2] - 1) * step + (s.kernel[2] - 1) * s.dilation[2] + 1) {}
+        phases(backward ? std::min(s.stride[2], std::max<int64_t>(s.input[2], 1)) : 1), step(backward ? 1 : s.stride[2]),
+        left(backward ? ceil_div((s.kernel[2] - 1) * s.dilation[2], s.stride[2]) : s.padding[2]),
+        width(backward ? (s.input[2] - 1 + s.padding[2]) / s.stride[2] + left + 1
+                       : (s.output[2] - 1) * step + (s.kernel[2] - 1) * s.dilation[2] + 1) {}
 
   // The source position of a tap at a result position, or -1.
   int64_t source(int axis, int64_t result, int64_t tap) const {
@@ -39,10 +43,18 @@ template <class T> struct Lane {
     const int64_t reach = result + s.padding[axis] - tap * s.dilation[axis], at = reach / s.stride[axis];
     return reach >= 0 && at * s.stride[axis] == reach && at < s.output[axis] ? at : -1;
   }
-  // Where a tap starts in the spread row, and the source position of a place in it.
-  int64_t offset(int64_t tap) const { return (backward ? s.kernel[2] - 1 - tap : tap) * s.dilation[2]; }
-  int64_t position(int64_t place) const {
-    return backward ? source(2, place - (s.kernel[2] - 1) * s.dilation[2], 0) : place - s.padding[2];
+  // The taps of the kernel's last axis that a phase meets, and where in the spread row they are for its first result.
+  struct Tap {
+    int64_t tap, offset;
+  };
+  std::vector<Tap> taps_of(int64_t phase) const {
+    std::vector<Tap> taps;
+    for (int64_t k = 0; k < s.kernel[2]; k++) {
+      const int64_t reach = phase + s.padding[2] - k * s.dilation[2];
+      if (!backward) taps.push_back({k, k * s.dilation[2]});
+      else if (reach % s.stride[2] == 0) taps.push_back({k, reach / s.stride[2] + left});
+    }
+    return taps;
   }
   int64_t row_elements() const { return width * pixel; }
   // Blocks whose rows stay in the second-level cache together: a row of the source is read once for all of them.
@@ -80,7 +92,7 @@ template <class T> struct Lane {
   // A row of the source, from its first pixel, spread for neighbouring blocks: out[block][place][c][L].
   void spread(const std::vector<Spread>& spreads, int64_t first, int64_t last, const T* row, T* out) const {
     for (int64_t place = 0; place < width; place++) {
-      const int64_t at = position(place);
+      const int64_t at = place - left;
       const T* const source_pixel = at < 0 || at >= source_size[2] ? nullptr : row + at * source_channels;
       T* to = out + place * pixel;
       for (int64_t block = first; block < last; block++, to += row_elements()) {
@@ -141,23 +153,22 @@ template <class T> struct Lane {
   }
 };
 
-// R results of a row: sums over the kernel's rows (null where outside), their taps and the channels of a group.
+// R results of a row, `stride` apart: sums over the kernel's rows (null where outside), taps of a phase and the channels of a group.
 template <class T, int R>
-__attribute__((noinline)) void results(const Lane<T>& l, const T* const* rows, const T* w, lanes_t<T> bias, int64_t x, T* y, int64_t stride, int64_t count) {
+__attribute__((noinline)) void results(const Lane<T>& l, const T* const* rows, const std::vector<typename Lane<T>::Tap>& taps, const T* w,
+                                       lanes_t<T> bias, int64_t x, T* y, int64_t stride, int64_t count) {
   constexpr int64_t L = Lane<T>::L;
   lanes_t<T> sum[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++) sum[r] = bias;
-  const int64_t taps = l.s.kernel[2], next = l.step * l.pixel;
+  const int64_t next = l.step * l.pixel, row_weights = l.s.kernel[2] * l.pixel;
   for (int64_t k = 0; k < l.slots; k++) {
-    if (!rows[k]) {
-      w += taps * l.pixel;
-      continue;
-    }
-    for (int64_t t = 0; t < taps; t++) {
-      const T* from = rows[k] + (x * l.step + l.offset(t)) * l.pixel;
-      for (int64_t c = 0; c < l.per; c++, from += L, w += L) {
-        const lanes_t<T> scale = load(w);
+    if (!rows[k]) continue;
+    for (const auto& tap : taps) {
+      const T* from = rows[k] + (x * l.step + tap.offset) * l.pixel;
+      const T* weight = w + k * row_weights + tap.tap * l.pixel;
+      for (int64_t c = 0; c < l.per; c++, from += L, weight += L) {
+        const lanes_t<T> scale = load(weight);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) sum[r] += scale * load(from + r * next);
       }
@@ -192,6 +203,8 @@ template <class T> void run(const Lane<T>& l, T* y, const T* x, const Weight<con
   Scratch packed(scratch_bytes<T>({l.blocks, weights}));
   pack(l, packed.as<T>(), w);
   const auto spreads = l.spreads();
+  std::vector<std::vector<typename Lane<T>::Tap>> met_by;
+  for (int64_t phase = 0; phase < l.phases; phase++) met_by.push_back(l.taps_of(phase));
   const int64_t depth = l.result_size[0], height = l.result_size[1], across = l.result_size[2], chunks = ceil_div(height, kRows);
   const int64_t source_image = l.source_size[0] * l.source_size[1] * l.source_size[2] * l.source_channels, stride = l.result_channels;
   const int64_t some = l.blocks_at_once();
@@ -213,10 +226,14 @@ template <class T> void run(const Lane<T>& l, T* y, const T* x, const Weight<con
             for (int64_t k = 0; k < l.slots; k++)
               taps[size_t(k)] = first_rows[size_t(k)] ? first_rows[size_t(k)] + (block - first) * l.row_elements() : nullptr;
             T* const out = y + ((n * depth + z) * height + at) * across * stride + block * L;
-            int64_t i = 0;
-            for (; i + 8 <= across; i += 8) results<T, 8>(l, taps.data(), weight, start, i, out + i * stride, stride, count);
-            for (; i + 2 <= across; i += 2) results<T, 2>(l, taps.data(), weight, start, i, out + i * stride, stride, count);
-            for (; i < across; i++) results<T, 1>(l, taps.data(), weight, start, i, out + i * stride, stride, count);
+            for (int64_t phase = 0; phase < l.phases; phase++) {
+              const int64_t columns = ceil_div(across - phase, l.phases), apart = l.phases * stride;
+              const auto& met = met_by[size_t(phase)];
+              int64_t i = 0;
+              for (; i + 8 <= columns; i += 8) results<T, 8>(l, taps.data(), met, weight, start, i, out + phase * stride + i * apart, apart, count);
+              for (; i + 2 <= columns; i += 2) results<T, 2>(l, taps.data(), met, weight, start, i, out + phase * stride + i * apart, apart, count);
+              for (; i < columns; i++) results<T, 1>(l, taps.data(), met, weight, start, i, out + phase * stride + i * apart, apart, count);
+            }
           }
         }
       }
@@ -246,8 +263,8 @@ bool grouped_fits(const ConvShape& s, bool backward) {
   if (s.groups == 1) return false;
   const int64_t group = backward ? s.group_channels() : s.group_filters(), per = backward ? s.group_filters() : s.group_channels();
   const int64_t wide = s.input[2] + s.output[2];
-  return group < Lanes<float>::count && per <= 32 && s.taps() <= 256 && (s.kernel[2] - 1) * s.dilation[2] <= 4 * wide && wide * per <= 65536 &&
-         s.stride[2] <= 64;
+  return group < Lanes<float>::count && per <= 32 && s.taps() <= 256 && (s.kernel[2] - 1) * s.dilation[2] <= 4 * wide && s.padding[2] <= 4 * wide &&
+         wide * per <= 65536;
 }
 
 template <class T> void grouped_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
@@ -272,8 +289,8 @@ template <class T> void grouped_backward_weight(const ConvShape& s, const Weight
   PerThread<T> work(l.slots * l.row_elements() * some + across * L);
   const auto spreads = l.spreads();
   std::vector<int64_t> offsets;
-  for (int64_t t = 0; t < s.kernel[2]; t++)
-    for (int64_t c = 0; c < l.per; c++) offsets.push_back(l.offset(t) * l.pixel + c * L);
+  for (const auto& tap : l.taps_of(0))
+    for (int64_t c = 0; c < l.per; c++) offsets.push_back(tap.offset * l.pixel + c * L);
   // One block: its products with the gradients g[across][L] of a result row.
   const auto multiply = [&](T* sum, const T* from, const T* g) {
     for (int64_t t = 0; t < terms; t += most) {

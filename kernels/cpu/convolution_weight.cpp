@@ -27,7 +27,8 @@ void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int
       int64_t from[3];
       for (int i = 0; i < 3; i++) from[i] = at[i] * s.stride[i] - s.padding[i] + k[i] * s.dilation[i];
       const bool inside = from[0] >= 0 && from[0] < s.input[0] && from[1] >= 0 && from[1] < s.input[1];
-      const Span span = span_inside(inside, from[2], s.input[2], run, channels, std::max<int64_t>(k0 - t * length, 0), std::min(k1 - t * length, length));
+      const int64_t begin = std::max<int64_t>(k0 - t * length, 0), end = std::min(k1 - t * length, length);
+      const Span span = span_inside(inside, from[2], s.input[2], run, channels, begin, end);
       copy_span(out + t * length, x + (((sample * s.input[0] + from[0]) * s.input[1] + from[1]) * s.input[2] + from[2]) * s.channels, span);
     }
     for (int i = 2; i >= 0; i--) {

@@ -1,5 +1,5 @@
-// Gradient of the weights by Winograd's F(4x4, KxK), see convolution_winograd.cpp: for each phase dw = G^T [sum over tiles of (B^T d B) * (A dy A^T)] G.
-// Every sum has one fixed order, whatever the number of threads.
+// Gradient of the weights by Winograd's F(4x4, KxK), see convolution_winograd.cpp: for each phase dw = G^T [sum over tiles of
+// (B^T d B) * (A dy A^T)] G. Every sum has one fixed order, whatever the number of threads.
 #include "convolution.h"
 #include "winograd.h"
 
