@@ -9,8 +9,8 @@ import { check, cudaIfPresent, libraryOf } from "../ffi/library.ts";
 /** What the CPU library may do. */
 export interface CpuBackend {
   /**
-   * Computes float32 convolutions with 3x3 kernels and stride 1, and with 3x3 and 4x4 kernels and stride 2, by Winograd's F(4x4, KxK), which
-   * takes 1/4, 1/1.8 and 1/2.6 of the multiplications at a relative error below 1e-5 instead of below 1e-6. Default `true`.
+   * Computes float32 convolutions with 3x3 and 4x4 kernels by Winograd's F(4x4, KxK), which takes 1/4 of the multiplications, with stride 2
+   * 1/1.8 (3x3) and 1/2.6 (4x4), at a relative error below 1e-5 instead of below 1e-6. Default `true`.
    */
   winograd: boolean;
 }

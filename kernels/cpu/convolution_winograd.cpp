@@ -1,7 +1,7 @@
-// Convolution of 3x3 kernels with stride 1, and of 3x3 and 4x4 kernels with stride 2, by Winograd's F(4x4, KxK). A stride of 2 splits picture and
+// Convolution of 3x3 and 4x4 kernels with strides 1 and 2 by Winograd's F(4x4, KxK), 4x4 with stride 1 by F(3x3, 4x4). A stride of 2 splits picture and
 // kernel into four phases with one or two taps an axis: forward, their products are summed before the output transform; the gradient of the input
-// (the transposed convolution) is computed phase by phase from the same transform of dy. Multiplications for a result: 2.25 of 9 (3x3), 5.06 of 9
-// (3x3, stride 2), 6.25 of 16 (4x4, stride 2).
+// (the transposed convolution) is computed phase by phase from the same transform of dy. Multiplications for a result: 2.25 of 9 (3x3), 4 of 16
+// (4x4), 5.06 of 9 (3x3, stride 2), 6.25 of 16 (4x4, stride 2).
 #include <cstring>
 
 #include "convolution.h"
@@ -52,11 +52,11 @@ void read_weights(const Kernel& w, const Phase& p, int64_t filter, int64_t filte
 
 // G g G^T of a phase for a panel of filters and channels [c0, c1): U[point][channel][P], points `plane` apart.
 void transform_weights(const Grid& g, const Kernel& w, const Phase& phase, int64_t panel, int64_t c0, int64_t c1, float* u, int64_t plane) {
-  alignas(64) float taps[9][L][P] = {};
+  alignas(64) float taps[16][L][P] = {};
   for (int64_t c = c0; c < c1; c += L) {
     read_weights(w, phase, panel * P, std::min(P, g.out.channels - panel * P), c, std::min(L, c1 - c), taps);
     with_taps(phase, [&](auto ky, auto kx) {
-      constexpr int KY = decltype(ky)::value, KX = decltype(kx)::value, H = KY + 3, W = KX + 3;
+      constexpr int KY = decltype(ky)::value, KX = decltype(kx)::value, H = kPoints<KY>, W = kPoints<KX>;
       for (int64_t k = 0; k < L; k++, u += P) {
         for (int64_t half = 0; half < P; half += L) {
           V e[H * KX];
@@ -201,14 +201,13 @@ bool winograd_fits(const ConvShape& s) {
   if (s.kernel[0] != 1 || s.stride[0] != 1 || s.padding[0] != 0 || s.input[0] != s.output[0]) return false;
   const int64_t stride = s.stride[1];
   if (s.stride[2] != stride || s.dilation[1] != 1 || s.dilation[2] != 1) return false;
-  for (int i = 1; i < 3; i++)
-    if (stride == 1 ? s.kernel[i] != 3 : stride != 2 || s.kernel[i] < 3 || s.kernel[i] > 4) return false;
+  if (stride > 2 || s.kernel[1] < 3 || s.kernel[1] > 4 || s.kernel[2] < 3 || s.kernel[2] > 4) return false;
+  if (stride == 1 && s.kernel[1] != s.kernel[2]) return false;
   if (s.group_channels() < 16 || s.group_filters() < 16) return false;
-  // Tiles that hang over the border cost as much as whole ones.
-  const int64_t tiles = ceil_div(s.output[1], 4) * ceil_div(s.output[2], 4);
+  // Tiles that hang over the border cost as much as whole ones; transforms cost a third of the products, and more.
+  const int64_t tiles = ceil_div(s.output[1], tile_of(s)) * ceil_div(s.output[2], tile_of(s));
   const auto points = [&](int axis) { return stride == 1 ? 6 : 6 + s.kernel[axis]; };  // of all phases
-  const int64_t products = points(1) * points(2);
-  return s.output[1] * s.output[2] * s.taps() * 3 > tiles * products * 4;
+  return s.output[1] * s.output[2] * s.taps() * 3 > tiles * points(1) * points(2) * 4;
 }
 
 void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias) {

@@ -13,17 +13,17 @@ constexpr int64_t kBlock = L * P;  // a vector of channels times a panel of filt
 // A dy A^T of one tile into panels: Z[point][panel][tile][P], here at one tile; panels are `chunk` apart.
 template <int KY, int KX>
 void transform_gradient(const Pictures& s, const float* dy, int64_t y0, int64_t x0, float* z, int64_t plane, int64_t chunk) {
-  constexpr int H = KY + 3, W = KX + 3;
-  const int64_t rows = std::min<int64_t>(4, s.height - y0), columns = std::min<int64_t>(4, s.width - x0), line = s.width * s.pixel;
+  constexpr int H = kPoints<KY>, W = kPoints<KX>, OY = kOutputs<KY>, OX = kOutputs<KX>;
+  const int64_t rows = std::min<int64_t>(OY, s.height - y0), columns = std::min<int64_t>(OX, s.width - x0), line = s.width * s.pixel;
   const float* corner = dy + (y0 * s.width + x0) * s.pixel;
   const auto pass = [&](int64_t c, auto get) {
-    V e[4 * W];
+    V e[OY * W];
     const float* p = corner;
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++, p += line) {
-      V d[4];
+    for (int i = 0; i < OY; i++, p += line) {
+      V d[OX];
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; j++) d[j] = get(p + j * s.pixel, i, j);
+      for (int j = 0; j < OX; j++) d[j] = get(p + j * s.pixel, i, j);
       gradient_line<KX>(d, 1, e + i * W, 1);
     }
     float* to = z + c / P * chunk + c % P;
@@ -37,7 +37,7 @@ void transform_gradient(const Pictures& s, const float* dy, int64_t y0, int64_t 
     corner += L;
   };
   int64_t c = 0;
-  if (rows == 4 && columns == 4)
+  if (rows == OY && columns == OX)
     for (; c + L <= s.channels; c += L) pass(c, [](const float* p, int, int) { return load(p); });
   for (; c < round_up(s.channels, P); c += L) {
     const int64_t count = std::clamp<int64_t>(s.channels - c, 0, L);
@@ -52,7 +52,7 @@ void transform_gradient(const Pictures& s, const float* dy, int64_t y0, int64_t 
 template <int KY, int KX>
 void transform_block(const Weight<float>& dw, const Grid& g, const Phase& p, const float* u, int64_t channel, int64_t channels, int64_t filter,
                      int64_t filters) {
-  constexpr int H = KY + 3, W = KX + 3;
+  constexpr int H = kPoints<KY>, W = kPoints<KX>;
   V gradient[KY * KX][L];  // [tap][channel]: vectors of filters
   for (int64_t half = 0; half < P && half < filters; half += L) {
     for (int64_t r = 0; r < L; r++) {
