@@ -1,7 +1,7 @@
-// Convolution of 3x3 and 4x4 kernels with strides 1 and 2 by Winograd's F(4x4, KxK), 4x4 with stride 1 by F(3x3, 4x4). A stride of 2 splits picture and
-// kernel into four phases with one or two taps an axis: forward, their products are summed before the output transform; the gradient of the input
-// (the transposed convolution) is computed phase by phase from the same transform of dy. Multiplications for a result: 2.25 of 9 (3x3), 4 of 16
-// (4x4), 5.06 of 9 (3x3, stride 2), 6.25 of 16 (4x4, stride 2).
+// Convolution of 3x3 and 4x4 kernels with strides 1 and 2 by Winograd's F(4x4, KxK), 4x4 with stride 1 by F(3x3, 4x4). A stride of 2 splits picture
+// and kernel into four phases with one or two taps an axis: forward, their products are summed before the output transform; the gradient of the
+// input (the transposed convolution) is computed phase by phase from the same transform of dy. Multiplications for a result: 2.25 of 9 (3x3),
+// 4 of 16 (4x4), 5.06 of 9 (3x3, stride 2), 6.25 of 16 (4x4, stride 2).
 #include <cstring>
 
 #include "convolution.h"
@@ -151,7 +151,7 @@ void run_by_filters(const Grid& g, float* y, const float* x, const Kernel& w, co
   const int64_t tiles = g.tiles(), points = g.points(), panels = ceil_div(g.out.channels, P), channels = round_up(g.in.channels, L);
   const int64_t depth = g.source_count * channels, v_plane = tiles * depth + L;
   constexpr int64_t some = 64;  // channels
-  const int64_t width = panels * g.target_count >= 16 ? 2 : 1, jobs = ceil_div(panels, width);
+  const int64_t width = panels * g.target_count >= 16 && tiles <= 64 ? 2 : 1, jobs = ceil_div(panels, width);
   const int64_t u_panel = some * P, u_plane = width * u_panel + L, m_row = width * P, m_plane = tiles * m_row + L;
   Scratch memory(scratch_bytes<float>({points, v_plane}));
   float* const v = memory.as<float>();
@@ -191,7 +191,9 @@ void convolve(const Grid& g, float* y, const float* x, const Kernel& w, const fl
   Scratch padded(scratch_bytes<float>({width}));
   std::fill_n(padded.as<float>(), width, 0.0f);
   if (bias) std::copy_n(bias, g.out.channels, padded.as<float>());
-  if (g.tiles() <= 64 && g.target_count * width >= 4 * P) run_by_filters(g, y, x, w, padded.as<float>());
+  const int64_t weights = g.points() * g.source_count * g.target_count * g.in.channels * width * int64_t(sizeof(float));
+  const int64_t few = weights >= int64_t(16) << 20 ? 160 : 64;  // tiles: reading all weights for each block of tiles takes longer than transforms
+  if (g.tiles() <= few && g.target_count * width >= 4 * P) run_by_filters(g, y, x, w, padded.as<float>());
   else run_by_tiles(g, y, x, w, padded.as<float>());
 }
 

@@ -1,6 +1,6 @@
-// The transforms of Winograd's F(4x4, KxK) (Lavin and Gray 2016): y = A^T [(G g G^T) * (B^T d B)] A, on vectors of channels. An axis has 3, 2 or 1
-// taps and with them 6, 5 or 4 points: 0, 1, -1, 2, -2, infinity for three taps, else 0, 1, -1, 2 and, for two, infinity. With 4 taps it is F(3x3, 4x4) on the
-// points of three taps: G has a column more, A^T a row less.
+// The transforms of Winograd's F(4x4, KxK) (Lavin and Gray 2016): y = A^T [(G g G^T) * (B^T d B)] A, on vectors of channels. An axis has 3, 2 or
+// 1 taps and with them 6, 5 or 4 points: 0, 1, -1, 2, -2, infinity for three taps, else 0, 1, -1, 2 and, for two, infinity. With 4 taps it is
+// F(3x3, 4x4) on the points of three taps: G has a column more, A^T a row less.
 //            | 4  0 -5  0  1  0 |        |  1/4     0     0   |        | 1  1  1  1  1  0 |
 //            | 0 -4 -4  1  1  0 |        | -1/6  -1/6  -1/6  |   A^T = | 0  1 -1  2 -2  0 |
 //  3:  B^T = | 0  4 -4 -1  1  0 |    G = | -1/6   1/6  -1/6  |        | 0  1  1  4  4  0 |
@@ -280,8 +280,8 @@ inline Grid forward_grid(const ConvShape& s) {
 }
 
 // Backward: dx at stride * m + r - padding is the sum over q of dy[m - q] w[stride * q + r]: phase r is a convolution with its taps reversed, whose
-// window in dy starts at m - taps + 1 for the first m that there is. Phases whose windows agree share the transforms of dy and a grid: f is called with
-// each grid.
+// window in dy starts at m - taps + 1 for the first m that there is. Phases whose windows agree share the transforms of dy and a grid: f is called
+// with each grid.
 template <class F> void each_backward_grid(const ConvShape& s, F&& f) {
   const int64_t stride = s.stride[1];
   const auto begin = [&](int axis, int64_t r) { return (s.padding[axis] - r + stride - 1) / stride; };
