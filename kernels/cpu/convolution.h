@@ -1,4 +1,5 @@
-// What the files of the convolution share. Internally activations are channels-last, [N, D, H, W, C] without gaps, float or double.
+// What the files of the convolution share. Internally activations are channels-last, [N, D, H, W, C], float or double,
+// without gaps but those between the pixels of x that ConvShape::pixel tells of.
 #pragma once
 #include <cstring>
 

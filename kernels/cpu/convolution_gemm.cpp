@@ -206,8 +206,8 @@ template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const
     for (int i = 0; i < 3; i++) tap[size_t(i)] = at[i] * s.dilation[i] - s.padding[i];
     p.taps.push_back(tap);
   });
-  p.batch = s.batch, p.pixel = s.channels, p.channels = channels, p.columns = filters, p.weight = packed.as<T>();
-  if (s.groups == 1 && s.dilation[2] == 1) p.run = s.kernel[2];
+  p.batch = s.batch, p.pixel = s.pixel, p.channels = channels, p.columns = filters, p.weight = packed.as<T>();
+  if (s.pixel == channels && s.dilation[2] == 1) p.run = s.kernel[2];
   p.strides[3] = s.filters;
   for (int i = 2; i >= 0; i--) p.strides[i] = p.strides[i + 1] * s.output[i];
   std::copy_n(s.output, 3, p.rows);

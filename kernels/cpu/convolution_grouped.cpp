@@ -20,14 +20,15 @@ template <class T> struct Lane {
   const ConvShape& s;
   const bool backward;
   const int64_t *source_size, *result_size;
-  const int64_t source_channels, result_channels, per, group;  // channels of a group in source and result
+  const int64_t source_channels, result_channels;  // elements of a source pixel; channels of the result
+  const int64_t per, group;                        // channels of a group in source and result
   const int64_t phases, step;  // of result columns: those of a phase meet the same taps; between two of them in the spread row
   const int64_t left, width;   // positions of the spread row before the source's first, and all
   const int64_t slots = s.kernel[0] * s.kernel[1], pixel = per * L, blocks = ceil_div(result_channels, L);
 
   Lane(const ConvShape& s, bool backward)
       : s(s), backward(backward), source_size(backward ? s.output : s.input), result_size(backward ? s.input : s.output),
-        source_channels(backward ? s.filters : s.channels), result_channels(backward ? s.channels : s.filters),
+        source_channels(backward ? s.filters : s.pixel), result_channels(backward ? s.channels : s.filters),
         per(backward ? s.group_filters() : s.group_channels()), group(backward ? s.group_channels() : s.group_filters()),
         phases(backward ? std::min(s.stride[2], std::max<int64_t>(s.input[2], 1)) : 1), step(backward ? 1 : s.stride[2]),
         left(backward ? ceil_div((s.kernel[2] - 1) * s.dilation[2], s.stride[2]) : s.padding[2]),
@@ -282,7 +283,7 @@ template <class T> void grouped_backward_weight(const ConvShape& s, const Weight
   // Slices by the shape alone; their sums are added in order.
   const int64_t slices = std::clamp<int64_t>(rows * across / 256, 1, std::min<int64_t>(64, std::max<int64_t>(rows, 1)));
   const int64_t slice = ceil_div(std::max<int64_t>(rows, 1), slices);
-  const int64_t image = s.input[0] * s.input[1] * s.input[2] * s.channels;
+  const int64_t image = s.input[0] * s.input[1] * s.input[2] * s.pixel;
   Scratch memory(scratch_bytes<T>({slices, l.blocks, size}));
   T* const sums = memory.as<T>();
   const int64_t some = l.blocks_at_once();

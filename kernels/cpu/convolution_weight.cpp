@@ -19,7 +19,7 @@ void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int
     sample /= s.output[i];
   }
   // Taps side by side are gathered as one where their pixels are neighbours.
-  const int64_t run = s.groups == 1 && s.dilation[2] == 1 ? s.kernel[2] : 1, length = run * channels, across = s.kernel[2] / run;
+  const int64_t run = s.pixel == channels && s.dilation[2] == 1 ? s.kernel[2] : 1, length = run * channels, across = s.kernel[2] / run;
   for (int64_t r = 0; r < count; r++) {
     T* const out = a + r * lda - k0;
     for (int64_t t = k0 / length; t <= (k1 - 1) / length; t++) {
@@ -29,7 +29,7 @@ void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int
       const bool inside = from[0] >= 0 && from[0] < s.input[0] && from[1] >= 0 && from[1] < s.input[1];
       const int64_t begin = std::max<int64_t>(k0 - t * length, 0), end = std::min(k1 - t * length, length);
       const Span span = span_inside(inside, from[2], s.input[2], run, channels, begin, end);
-      copy_span(out + t * length, x + (((sample * s.input[0] + from[0]) * s.input[1] + from[1]) * s.input[2] + from[2]) * s.channels, span);
+      copy_span(out + t * length, x + (((sample * s.input[0] + from[0]) * s.input[1] + from[1]) * s.input[2] + from[2]) * s.pixel, span);
     }
     for (int i = 2; i >= 0; i--) {
       if (++at[i] < s.output[i]) break;
@@ -65,8 +65,8 @@ template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>
         const int64_t stop = std::min(positions, (job / parts + 1) * slice);
         for (int64_t first = job / parts * slice; first < stop; first += kBlock) {
           const int64_t count = std::min(kBlock, stop - first);
-          const T* const pixels = in_place ? x + first * s.channels + g * channels + k0 : a;
-          const int64_t pixel = in_place ? s.channels : lda;
+          const T* const pixels = in_place ? x + first * s.pixel + g * channels + k0 : a;
+          const int64_t pixel = in_place ? s.pixel : lda;
           if (!in_place) gather(s, x + g * channels, channels, first, count, k0, k1, a, lda);
           if (filters <= kFew<T>) {
             with_few<T>(filters, [&](auto columns) {

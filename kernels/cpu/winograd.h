@@ -266,7 +266,7 @@ inline Grid forward_grid(const ConvShape& s) {
   const int64_t stride = s.stride[1];
   g.images = s.batch * s.input[0];
   g.tile = tile_of(s), g.tiles_y = conv::ceil_div(s.output[1], g.tile), g.tiles_x = conv::ceil_div(s.output[2], g.tile);
-  g.in = {s.input[1], s.input[2], s.group_channels(), s.channels, stride};
+  g.in = {s.input[1], s.input[2], s.group_channels(), s.pixel, stride};
   g.out = {s.output[1], s.output[2], s.group_filters(), s.filters, 1};
   for (const auto& [y, x] : kPhases) {
     if (y >= stride || x >= stride) continue;
