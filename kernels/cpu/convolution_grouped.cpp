@@ -32,7 +32,7 @@ template <class T> struct Lane {
         per(backward ? s.group_filters() : s.group_channels()), group(backward ? s.group_channels() : s.group_filters()),
         phases(backward ? std::min(s.stride[2], std::max<int64_t>(s.input[2], 1)) : 1), step(backward ? 1 : s.stride[2]),
         left(backward ? ceil_div((s.kernel[2] - 1) * s.dilation[2], s.stride[2]) : s.padding[2]),
-        width(backward ? (s.input[2] - 1 + s.padding[2]) / s.stride[2] + left + 1
+        width(s.output[2] == 0 ? 1 : backward ? (s.input[2] - 1 + s.padding[2]) / s.stride[2] + left + 1
                        : (s.output[2] - 1) * step + (s.kernel[2] - 1) * s.dilation[2] + 1) {}
 
   // The source position of a tap at a result position, or -1.
@@ -81,7 +81,7 @@ template <class T> struct Lane {
         r.lane.push_back(at);
       }
     }
-    r.near = furthest < L && r.base + L <= source_channels;
+    r.near = furthest < L && r.base + L <= (backward ? s.filters : s.channels);
     for (int64_t at : r.lane) {
       std::conditional_t<sizeof(T) == 4, int32_t, int64_t> bits(at);
       r.index.emplace_back();
@@ -265,7 +265,7 @@ bool grouped_fits(const ConvShape& s, bool backward) {
   const int64_t group = backward ? s.group_channels() : s.group_filters(), per = backward ? s.group_filters() : s.group_channels();
   const int64_t wide = s.input[2] + s.output[2];
   return group < Lanes<float>::count && per <= 32 && s.taps() <= 256 && (s.kernel[2] - 1) * s.dilation[2] <= 4 * wide && s.padding[2] <= 4 * wide &&
-         wide * per <= 65536;
+         wide * per <= 65536 && s.output[2] * s.stride[2] <= 8 * wide;
 }
 
 template <class T> void grouped_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
