@@ -29,12 +29,12 @@ template <int K> inline void input_line(const V* d, int s, V* o, int t) {  // B^
   const V d0 = d[0], d1 = d[s], d2 = d[2 * s], d3 = d[3 * s];
   if constexpr (K >= 3) {
     const V d4 = d[4 * s], d5 = d[5 * s], a = d4 - 4.0f * d2, b = d3 - 4.0f * d1, c = d4 - d2, e = d3 - d1;
-    o[0] = 4.0f * d0 + (d4 - 5.0f * d2);
+    o[0] = 4.0f * (d0 - d2) + c;
     o[t] = a + b;
     o[2 * t] = a - b;
     o[3 * t] = c + 2.0f * e;
     o[4 * t] = c - 2.0f * e;
-    o[5 * t] = 4.0f * d1 + (d5 - 5.0f * d3);
+    o[5 * t] = 4.0f * (d1 - d3) + (d5 - d3);
   } else {
     const V a = d3 - d1;
     o[0] = (2.0f * d0 - d1) + (d3 - 2.0f * d2);
@@ -52,8 +52,8 @@ template <int K> inline void output_line(const V* m, int s, V* o, int t) {  // A
     o[0] = m0 + a + c;
     o[t] = b + 2.0f * d;
     o[2 * t] = a + 4.0f * c;
-    if constexpr (K == 3) o[3 * t] = b + 8.0f * d + m[5 * s];
-    else o[2 * t] += m[5 * s];
+    if constexpr (K == 3) o[3 * t] = 8.0f * d + (b + m[5 * s]);
+    else o[2 * t] = 4.0f * c + (a + m[5 * s]);
   } else {
     o[0] = m0 + a + m3;
     o[t] = b + 2.0f * m3;
