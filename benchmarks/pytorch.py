@@ -10,6 +10,7 @@ import time
 import torch
 import torch.nn.functional as F
 from pytorch_bert import BertClassifier
+from pytorch_convolution import ROWS as CONVOLUTION_ROWS
 from pytorch_models import UNet, mlp
 from pytorch_pix2pix import Generator, PatchGan
 from pytorch_resnet import ResNet18
@@ -212,6 +213,7 @@ def adamw(p):
 
 SPATIAL = {"pix2pix_step", "shufflenet_step", "conv3x3_forward"}
 ROWS = {
+    **CONVOLUTION_ROWS,
     "tiny_add_1000": tiny,
     "mlp_step": training(mlp, adamw),
     "mlp_step_compiled": training(mlp, adamw),

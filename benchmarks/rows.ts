@@ -5,6 +5,7 @@
  * @module
  */
 import { attentionRows } from "./rows/attention.ts";
+import { convolutionRows } from "./rows/convolution.ts";
 import { elementwiseRows } from "./rows/elementwise.ts";
 import { modelRows } from "./rows/models.ts";
 import { normalizationRows } from "./rows/normalization.ts";
@@ -20,4 +21,5 @@ export const rows: readonly Row[] = [
   ...attentionRows,
   ...elementwiseRows,
   ...normalizationRows,
+  ...convolutionRows,
 ];

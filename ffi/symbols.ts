@@ -828,6 +828,7 @@ export const symbols = {
     result: "i32",
   },
   dg_conv_get_winograd: { parameters: [], result: "u32" },
+  dg_conv_reorders: { parameters: [], result: "u32" },
   // ---- pooling
   dg_max_pool: {
     parameters: [

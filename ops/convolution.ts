@@ -63,9 +63,22 @@ function pack(stride: Shape, padding: Shape, dilation: Shape, groups: number): P
   return [...three(stride, 1), ...three(padding, 0), ...three(dilation, 1), groups];
 }
 
-/** Runs `body` with `x` in channels-last order. */
-function inOrder<T>(x: Tensor, body: (x: Tensor) => T): T {
-  const ordered = channelsLast(x);
+/** Whether `x` is a slice of the channels of a channels-last tensor, which the CPU's kernels take where it lies. */
+function isChannelSlice(x: Tensor): boolean {
+  if (x.device.type !== "cpu" || (x.shape[1] > 1 && x.strides[1] !== 1)) return false;
+  let pixel = 0, pixels = 1;
+  for (const axis of [...x.shape.keys()].slice(2).reverse().concat(0)) {
+    if (x.shape[axis] === 1) continue;
+    if (pixel === 0) pixel = x.strides[axis];
+    if (x.strides[axis] !== pixel * pixels) return false;
+    pixels *= x.shape[axis];
+  }
+  return pixel >= x.shape[1];
+}
+
+/** Runs `body` with `x` in channels-last order, or with a slice of channels in that order where `slices` allows it. */
+function inOrder<T>(x: Tensor, slices: boolean, body: (x: Tensor) => T): T {
+  const ordered = slices && isChannelSlice(x) ? x : channelsLast(x);
   const result = body(ordered);
   if (ordered !== x) ordered.dispose();
   return result;
@@ -73,7 +86,7 @@ function inOrder<T>(x: Tensor, body: (x: Tensor) => T): T {
 
 function convForward(op: string, x: Tensor, w: Tensor, bias: Tensor | null, shape: Shape, p: Parameters): Tensor {
   const y = emptyTensor(shape, x.dtype, x.device, channelsLastStrides(shape));
-  return inOrder(x, (x) => {
+  return inOrder(x, true, (x) => {
     native(x.device, (lib, f) => lib.dg_conv_forward(f.pointer, f.put(y), f.put(x), f.put(w), f.put(bias), ...p));
     return record(op, [x, w, bias], y, [x, w], (grad, [x, w], needs) => {
       const dx = needs[0] ? convInput(op, grad, w, null, x.shape, p) : null;
@@ -89,7 +102,7 @@ function convForward(op: string, x: Tensor, w: Tensor, bias: Tensor | null, shap
 /** Gradient of the input, `shape`, or the transposed convolution of `dy`. */
 function convInput(op: string, dy: Tensor, w: Tensor, bias: Tensor | null, shape: Shape, p: Parameters): Tensor {
   const dx = emptyTensor(shape, dy.dtype, dy.device, channelsLastStrides(shape));
-  return inOrder(dy, (dy) => {
+  return inOrder(dy, false, (dy) => {
     native(dy.device, (lib, f) => lib.dg_conv_backward_input(f.pointer, f.put(dx), f.put(dy), f.put(w), f.put(bias), ...p));
     return record(op, [dy, w, bias], dx, [dy, w], (grad, [dy, w], needs) => [
       needs[0] ? convForward(op, grad, w, null, dy.shape, p) : null,
@@ -104,8 +117,8 @@ function convWeight(op: string, dy: Tensor, x: Tensor, w: Tensor, p: Parameters,
   const { shape } = w, strides = isDense(shape, w.strides) ? w.strides : contiguousStrides(shape);
   const dw = emptyTensor(shape, x.dtype, x.device, strides);
   const db = withBias ? emptyTensor([shape[0]], x.dtype, x.device) : null;
-  inOrder(dy, (dy) =>
-    inOrder(x, (x) => {
+  inOrder(dy, false, (dy) =>
+    inOrder(x, true, (x) => {
       native(x.device, (lib, f) => lib.dg_conv_backward_weight(f.pointer, f.put(dw), f.put(db), f.put(dy), f.put(x), ...p));
       recordMany(op, [dy, x], [dw], [dy, x], ([grad], [dy, x], needs) => [
         needs[0] ? convForward(op, x, grad!, null, dy.shape, p) : null,

@@ -15,6 +15,7 @@ struct ConvParameters {
 struct ConvShape {
   int spatial = 0;  // axes that the tensors have
   int64_t batch = 0, channels = 0, filters = 0, groups = 1;
+  int64_t pixel = 0;  // elements between neighbouring pixels of x in the internal form: more than the channels where x is a slice of them
   int64_t input[3] = {1, 1, 1}, kernel[3] = {1, 1, 1}, output[3] = {1, 1, 1};
   int64_t stride[3] = {1, 1, 1}, padding[3] = {0, 0, 0}, dilation[3] = {1, 1, 1};
 
@@ -36,7 +37,7 @@ inline ConvShape conv_shape(const Tensor& y, const Tensor& x, const Tensor& w, c
     fail(DG_DTYPE, "%s: takes a floating point dtype, got %s", op, dtype_name(x.dtype));
   ConvShape s;
   s.spatial = x.rank - 2;
-  s.batch = x.sizes[0], s.channels = x.sizes[1], s.filters = w.sizes[0], s.groups = p.groups;
+  s.batch = x.sizes[0], s.channels = s.pixel = x.sizes[1], s.filters = w.sizes[0], s.groups = p.groups;
   if (p.groups == 0 || s.channels % s.groups || s.filters % s.groups)
     fail(DG_SHAPE, "%s: %u groups do not divide %lld and %lld channels", op, p.groups, static_cast<long long>(s.channels),
          static_cast<long long>(s.filters));
@@ -72,6 +73,9 @@ void conv_backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db
 
 // Whether Winograd products may be used, where a library has them (entry/convolution.cpp).
 bool winograd_enabled();
+
+// Counts an operand or result that had to be copied into another memory order (entry/convolution.cpp).
+void count_reorder();
 
 namespace conv {
 

@@ -53,14 +53,33 @@ template <class T> void convert_copy(const Tensor& out, const Tensor& x) {
 
 bool usable(const Tensor& t, uint32_t dtype) { return t.dtype == dtype && (t.rank == 1 ? t.sizes[0] == 1 || t.strides[0] == 1 : t.channels_last()); }
 
-// The operand in the internal form: itself where it has it, else a copy.
+// Elements between the pixels of a slice of the channels of a channels-last tensor, 0 for what is none.
+int64_t pixel_of(const Tensor& t) {
+  if (t.rank < 3 || (t.sizes[1] > 1 && t.strides[1] != 1)) return 0;
+  int64_t pixel = 0, pixels = 1;
+  const auto fits = [&](int axis) {
+    if (t.sizes[axis] == 1) return true;
+    if (pixel == 0) pixel = t.strides[axis];
+    const bool right = t.strides[axis] == pixel * pixels;
+    pixels *= t.sizes[axis];
+    return right;
+  };
+  for (int axis = t.rank - 1; axis >= 2; axis--)
+    if (!fits(axis)) return 0;
+  return fits(0) && pixel >= t.sizes[1] ? pixel : 0;
+}
+
+// The operand in the internal form: itself where it has it, else a copy. With `pixel`, a slice of channels will do, too.
 template <class T> class Source {
  public:
-  explicit Source(const Tensor& t) {
-    if (usable(t, code_of<T>())) {
+  explicit Source(const Tensor& t, int64_t* pixel = nullptr) {
+    const int64_t apart = pixel && t.numel > 0 && t.dtype == code_of<T>() ? pixel_of(t) : 0;
+    if (apart > 0) *pixel = apart;
+    if (apart > 0 || usable(t, code_of<T>())) {
       data_ = t.data<T>();
       return;
     }
+    if (t.dtype == code_of<T>() && t.rank > 1) count_reorder();
     memory_.emplace(scratch_bytes<T>({std::max<int64_t>(t.numel, 1)}));
     data_ = memory_->template as<T>();
     convert_copy<T>(plain<T>(t, memory_->template as<T>()), t);
@@ -77,6 +96,7 @@ template <class T> class Target {
  public:
   explicit Target(const Tensor& t) : t_(t), data_(t.data<T>()) {
     if (usable(t, code_of<T>())) return;
+    if (t.dtype == code_of<T>() && t.rank > 1) count_reorder();
     memory_.emplace(scratch_bytes<T>({std::max<int64_t>(t.numel, 1)}));
     data_ = memory_->template as<T>();
   }
@@ -98,10 +118,8 @@ template <class T, class Body> void with_weight(const Tensor& t, Body&& body) {
   body(Weight<const T>(plain<T>(t, nullptr), source.data()));
 }
 
-bool depthwise(const ConvShape& s) { return s.groups > 1 && s.group_channels() == 1 && s.group_filters() == 1; }
-
 template <class T> void backward_weight_in(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
-  if (depthwise(s)) return depthwise_backward_weight<T>(s, dw, dy, x);
+  if (grouped_fits(s, false)) return grouped_backward_weight<T>(s, dw, dy, x);
   if constexpr (std::is_same_v<T, float>)
     if (winograd_enabled() && winograd_fits(s)) return winograd_backward_weight(s, dw, dy, x);
   gemm_backward_weight<T>(s, dw, dy, x);
@@ -109,17 +127,18 @@ template <class T> void backward_weight_in(const ConvShape& s, const Weight<T>& 
 
 }  // namespace
 
-void conv_forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias) {
+void conv_forward(const ConvShape& given, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias) {
   if (y.numel == 0) return;
   dispatch_compute(x.dtype, [&](auto kind) {
     using T = typename decltype(kind)::type;
-    const Source<T> in(x);
+    ConvShape s = given;
+    const Source<T> in(x, &s.pixel);
     const Target<T> out(y);
     std::optional<Source<T>> b;
     if (bias) b.emplace(*bias);
     const T* const bias_data = b ? b->data() : nullptr;
     with_weight<T>(w, [&](const Weight<const T>& weight) {
-      if (depthwise(s)) return depthwise_forward<T>(s, out.data(), in.data(), weight, bias_data);
+      if (grouped_fits(s, false)) return grouped_forward<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)
         if (winograd_enabled() && winograd_fits(s)) return winograd_forward(s, out.data(), in.data(), weight, bias_data);
       gemm_forward<T>(s, out.data(), in.data(), weight, bias_data);
@@ -138,7 +157,7 @@ void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy,
     if (bias) b.emplace(*bias);
     const T* const bias_data = b ? b->data() : nullptr;
     with_weight<T>(w, [&](const Weight<const T>& weight) {
-      if (depthwise(s)) return depthwise_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
+      if (grouped_fits(s, true)) return grouped_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)
         if (winograd_enabled() && winograd_fits(s)) return winograd_backward_input(s, out.data(), in.data(), weight, bias_data);
       gemm_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
@@ -147,10 +166,11 @@ void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy,
   });
 }
 
-void conv_backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, const Tensor& dy, const Tensor& x) {
+void conv_backward_weight(const ConvShape& given, const Tensor& dw, const Tensor* db, const Tensor& dy, const Tensor& x) {
   dispatch_compute(x.dtype, [&](auto kind) {
     using T = typename decltype(kind)::type;
-    const Source<T> g(dy), in(x);
+    ConvShape s = given;
+    const Source<T> g(dy), in(x, &s.pixel);
     if (dw.numel > 0) {
       if (dw.dtype == code_of<T>()) {
         backward_weight_in<T>(s, Weight<T>(dw, dw.data<T>()), g.data(), in.data());

@@ -1,5 +1,8 @@
-// What the files of the convolution share. Internally activations are channels-last, [N, D, H, W, C] without gaps, float or double.
+// What the files of the convolution share. Internally activations are channels-last, [N, D, H, W, C], float or double,
+// without gaps but those between the pixels of x that ConvShape::pixel tells of.
 #pragma once
+#include <cstring>
+
 #include "../common/convolution.h"
 
 #include "allocator.h"
@@ -15,12 +18,13 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
 template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 template <class T> void backward_bias(const ConvShape& s, T* db, const T* dy);
 
-// convolution_depthwise.cpp: groups == channels == filters.
-template <class T> void depthwise_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
-template <class T> void depthwise_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias);
-template <class T> void depthwise_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
+// convolution_grouped.cpp: groups that are narrower than a vector; `backward` asks about the gradient of the input.
+bool grouped_fits(const ConvShape& s, bool backward);
+template <class T> void grouped_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
+template <class T> void grouped_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias);
+template <class T> void grouped_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 
-// convolution_winograd.cpp: 3x3 with stride 1, float.
+// convolution_winograd.cpp, convolution_winograd_weight.cpp: 3x3 with stride 1, 3x3 and 4x4 with stride 2, float.
 bool winograd_fits(const ConvShape& s);
 void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias);
 void winograd_backward_input(const ConvShape& s, float* dx, const float* dy, const Weight<const float>& w, const float* bias);
@@ -32,6 +36,24 @@ template <class T> int64_t scratch_bytes(std::initializer_list<int64_t> factors)
   for (int64_t f : factors)
     if (__builtin_mul_overflow(bytes, f, &bytes)) fail(DG_OUT_OF_MEMORY, "convolution: work space beyond 2^63 bytes");
   return bytes;
+}
+
+// The part [begin, end) of `taps` neighbouring pixels of `channels` that is wanted, from position x on; [low, high) of it lies in the picture.
+struct Span {
+  int64_t begin, low, high, end;
+};
+inline Span span_inside(bool inside, int64_t x, int64_t width, int64_t taps, int64_t channels, int64_t begin, int64_t end) {
+  if (!inside) return {begin, begin, begin, end};
+  const int64_t low = std::clamp(std::clamp<int64_t>(-x, 0, taps) * channels, begin, end);
+  return {begin, low, std::clamp(std::clamp<int64_t>(width - x, 0, taps) * channels, low, end), end};
+}
+template <class T> void copy_span(T* to, const T* from, const Span& s) {
+  for (int64_t i = s.begin; i < s.low; i++) to[i] = T(0);
+  if (s.high - s.low < 32)
+    for (int64_t i = s.low; i < s.high; i++) to[i] = from[i];
+  else
+    std::memcpy(to + s.low, from + s.low, size_t(s.high - s.low) * sizeof(T));
+  for (int64_t i = s.high; i < s.end; i++) to[i] = T(0);
 }
 
 // Work space of each thread.

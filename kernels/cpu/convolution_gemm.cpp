@@ -16,14 +16,16 @@ template <class T> struct Product {
   int64_t batch, rows[3];    // positions to compute
   int64_t step[3], limit[3]; // source position = row position * step + tap, valid in [0, limit)
   std::vector<std::array<int64_t, 3>> taps;
+  int64_t run = 1;  // taps in a row that read pixels side by side: they are gathered as one
   const T* x;
   int64_t pixel, channels;  // elements of a source pixel; channels taken
   T* y;
   int64_t strides[4], columns;  // of y for sample and position
-  const T* weight;              // [panel][tap * channels][kPanel]
+  const T* weight;              // [panel][tap * channels][kPanel], or [column][tap * channels] where columns are few
   const T* bias;                // padded to panels
 
   int64_t depth() const { return int64_t(taps.size()) * channels; }
+  bool few() const { return columns <= kFew<T>; }
   int64_t positions() const { return batch * rows[0] * rows[1] * rows[2]; }
 };
 
@@ -52,29 +54,16 @@ template <class T> void advance(const Product<T>& p, Position& q) {
 // A[rows][depth k0 .. k1) of the positions from `first`.
 template <class T> void gather(const Product<T>& p, int64_t first, int64_t count, int64_t k0, int64_t k1, T* a, int64_t lda) {
   Position q = position_of(p, first);
-  const int64_t tap0 = k0 / p.channels, tap1 = (k1 - 1) / p.channels;
+  const int64_t length = p.run * p.channels, run0 = k0 / length, run1 = (k1 - 1) / length;
   for (int64_t r = 0; r < count; r++, advance(p, q)) {
-    T* out = a + r * lda;
-    for (int64_t t = tap0; t <= tap1; t++) {
-      const int64_t c0 = t == tap0 ? k0 - t * p.channels : 0, c1 = t == tap1 ? k1 - t * p.channels : p.channels;
-      int64_t index = q.sample;
-      bool inside = true;
-      for (int i = 0; i < 3; i++) {
-        const int64_t at = q.at[i] * p.step[i] + p.taps[size_t(t)][i];
-        inside &= at >= 0 && at < p.limit[i];
-        index = index * p.limit[i] + at;
-      }
-      const int64_t n = c1 - c0;
-      if (inside) {
-        const T* from = p.x + index * p.pixel + c0;
-        if (n < 16)
-          for (int64_t c = 0; c < n; c++) out[c] = from[c];
-        else
-          std::memcpy(out, from, size_t(n) * sizeof(T));
-      } else {
-        for (int64_t c = 0; c < n; c++) out[c] = T(0);
-      }
-      out += n;
+    T* out = a + r * lda - k0;
+    for (int64_t t = run0; t <= run1; t++) {
+      const auto& tap = p.taps[size_t(t * p.run)];
+      const int64_t z = q.at[0] * p.step[0] + tap[0], y = q.at[1] * p.step[1] + tap[1], x = q.at[2] * p.step[2] + tap[2];
+      const bool inside = z >= 0 && z < p.limit[0] && y >= 0 && y < p.limit[1];
+      const int64_t begin = std::max<int64_t>(k0 - t * length, 0), end = std::min(k1 - t * length, length);
+      const Span span = span_inside(inside, x, p.limit[2], p.run, p.channels, begin, end);
+      copy_span(out + t * length, p.x + (((q.sample * p.limit[0] + z) * p.limit[1] + y) * p.limit[2] + x) * p.pixel, span);
     }
   }
 }
@@ -85,6 +74,12 @@ void pack(T* out, const T* w, const std::vector<int64_t>& taps, int64_t channels
   constexpr int64_t P = kPanel<T>;
   const int64_t panels = ceil_div(columns, P), depth = int64_t(taps.size()) * channels, count = int64_t(taps.size());
   if (depth == 0) return;
+  if (columns <= kFew<T>) {
+    for (int64_t j = 0; j < columns; j++)
+      for (int64_t t = 0; t < count; t++)
+        for (int64_t c = 0; c < channels; c++) *out++ = w[j * column_stride + c * channel_stride + taps[size_t(t)]];
+    return;
+  }
   constexpr int64_t run = 16;  // channels at a time: 16 * taps lines of B stay cached while the rows of w are read in order
   const int64_t runs = ceil_div(channels, run);
   parallel_for(panels * runs, std::max<int64_t>(1, kGrain / (P * run * count)), [&](int64_t begin, int64_t end) {
@@ -131,7 +126,7 @@ template <class T> void multiply(const Product<T>& p) {
   const bool uniform = p.strides[2] == p.rows[2] * p.strides[3] && p.strides[1] == p.rows[1] * p.strides[2] &&
                        p.strides[0] == p.rows[0] * p.strides[1];
   const bool whole = p.columns % Lanes<T>::count == 0;  // no vector reaches past the columns
-  const bool in_place = uniform && whole, no_gather = direct(p);
+  const bool in_place = uniform && whole && !p.few(), no_gather = direct(p);
   const int64_t block = std::min(kRows, std::max<int64_t>(kTileRows, round_up(ceil_div(positions, 16), kTileRows)));
   const int64_t blocks = ceil_div(positions, block);
   // Few blocks of rows: split the columns as well.
@@ -150,6 +145,12 @@ template <class T> void multiply(const Product<T>& p) {
         int64_t lda = kDepth;
         if (no_gather) rows_of_a = p.x + first * p.pixel + k0, lda = p.pixel;
         else if (k1 > k0) gather(p, first, count, k0, k1, a, lda);
+        if (p.few()) {
+          with_few<T>(p.columns, [&](auto columns) {
+            few_columns<T, decltype(columns)::value>(count, rows_of_a, lda, p.weight + k0, depth, k1 - k0, c, ldc, k0 == 0 ? p.bias : nullptr);
+          });
+          continue;
+        }
         for (int64_t panel = panel0; panel < panel1; panel++) {
           T* const out = c + panel * P;
           tile_rows<T, false>(count, p.columns - panel * P, rows_of_a, lda, p.weight + (panel * depth + k0) * P, k1 - k0, out, ldc,
@@ -159,10 +160,19 @@ template <class T> void multiply(const Product<T>& p) {
       if (in_place) continue;
       const int64_t column0 = panel0 * P, columns = std::min(p.columns, panel1 * P) - column0;
       if (columns <= 0) continue;
+      if (columns < 16 && uniform) {
+        T* out = p.y + first * p.strides[3] + column0;
+        for (int64_t r = 0; r < count; r++, out += p.strides[3])
+          for (int64_t i = 0; i < columns; i++) out[i] = staged[r * width + column0 + i];
+        continue;
+      }
       Position q = position_of(p, first);
       for (int64_t r = 0; r < count; r++, advance(p, q)) {
         T* out = p.y + q.sample * p.strides[0] + q.at[0] * p.strides[1] + q.at[1] * p.strides[2] + q.at[2] * p.strides[3] + column0;
-        std::memcpy(out, staged + r * width + column0, size_t(columns) * sizeof(T));
+        if (columns < 16)
+          for (int64_t i = 0; i < columns; i++) out[i] = staged[r * width + column0 + i];
+        else
+          std::memcpy(out, staged + r * width + column0, size_t(columns) * sizeof(T));
       }
     }
   });
@@ -175,11 +185,11 @@ template <class T> std::vector<T> padded_bias(const T* bias, int64_t columns) {
   return padded;
 }
 
-// Calls f(z, y, x) for each tap of the kernel.
-template <class F> void each_tap(const ConvShape& s, F&& f) {
+// Calls f(z, y, x) for each tap of the kernel, the last axis backwards on request.
+template <class F> void each_tap(const ConvShape& s, bool backwards, F&& f) {
   for (int64_t z = 0; z < s.kernel[0]; z++)
     for (int64_t y = 0; y < s.kernel[1]; y++)
-      for (int64_t x = 0; x < s.kernel[2]; x++) f(z, y, x);
+      for (int64_t x = 0; x < s.kernel[2]; x++) f(z, y, backwards ? s.kernel[2] - 1 - x : x);
 }
 
 }  // namespace
@@ -189,14 +199,15 @@ template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const
   Scratch packed(scratch_bytes<T>({round_up(filters, kPanel<T>), s.taps(), channels}));
   std::vector<int64_t> offsets;
   Product<T> p;
-  each_tap(s, [&](int64_t kz, int64_t ky, int64_t kx) {
+  each_tap(s, false, [&](int64_t kz, int64_t ky, int64_t kx) {
     offsets.push_back(kz * w.tap[0] + ky * w.tap[1] + kx * w.tap[2]);
     const int64_t at[3] = {kz, ky, kx};
     std::array<int64_t, 3> tap;
     for (int i = 0; i < 3; i++) tap[size_t(i)] = at[i] * s.dilation[i] - s.padding[i];
     p.taps.push_back(tap);
   });
-  p.batch = s.batch, p.pixel = s.channels, p.channels = channels, p.columns = filters, p.weight = packed.as<T>();
+  p.batch = s.batch, p.pixel = s.pixel, p.channels = channels, p.columns = filters, p.weight = packed.as<T>();
+  if (s.pixel == channels && s.dilation[2] == 1) p.run = s.kernel[2];
   p.strides[3] = s.filters;
   for (int i = 2; i >= 0; i--) p.strides[i] = p.strides[i + 1] * s.output[i];
   std::copy_n(s.output, 3, p.rows);
@@ -229,7 +240,7 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
     const int64_t at[3] = {phase / phases[2] / phases[1], phase / phases[2] % phases[1], phase % phases[2]};
     p.taps.clear();
     offsets.clear();
-    each_tap(s, [&](int64_t kz, int64_t ky, int64_t kx) {
+    each_tap(s, true, [&](int64_t kz, int64_t ky, int64_t kx) {
       const int64_t k[3] = {kz, ky, kx};
       std::array<int64_t, 3> tap;
       for (int i = 0; i < 3; i++) {
@@ -240,6 +251,10 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
       p.taps.push_back(tap);
       offsets.push_back(kz * w.tap[0] + ky * w.tap[1] + kx * w.tap[2]);
     });
+    // Source positions rise by 1 from tap to tap.
+    int64_t across = 0;
+    for (const auto& tap : p.taps) across += tap[0] == p.taps[0][0] && tap[1] == p.taps[0][1];
+    p.run = s.groups == 1 && s.dilation[2] == 1 ? std::max<int64_t>(across, 1) : 1;
     int64_t shift = 0;
     for (int i = 0; i < 3; i++) {
       p.rows[i] = (s.input[i] - at[i] + s.stride[i] - 1) / s.stride[i];

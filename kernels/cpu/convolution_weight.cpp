@@ -18,33 +18,18 @@ void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int
     at[i] = sample % s.output[i];
     sample /= s.output[i];
   }
+  // Taps side by side are gathered as one where their pixels are neighbours.
+  const int64_t run = s.pixel == channels && s.dilation[2] == 1 ? s.kernel[2] : 1, length = run * channels, across = s.kernel[2] / run;
   for (int64_t r = 0; r < count; r++) {
-    T* out = a + r * lda;
-    int64_t tap = k0 / channels, c = k0 % channels;
-    int64_t k[3] = {tap / s.kernel[2] / s.kernel[1], tap / s.kernel[2] % s.kernel[1], tap % s.kernel[2]};
-    for (int64_t left = k1 - k0; left > 0;) {
-      int64_t index = sample;
-      bool inside = true;
-      for (int i = 0; i < 3; i++) {
-        const int64_t position = at[i] * s.stride[i] - s.padding[i] + k[i] * s.dilation[i];
-        inside &= position >= 0 && position < s.input[i];
-        index = index * s.input[i] + position;
-      }
-      const int64_t n = std::min(left, channels - c);
-      if (inside) {
-        const T* from = x + index * s.channels + c;
-        if (n < 16)
-          for (int64_t i = 0; i < n; i++) out[i] = from[i];
-        else
-          std::memcpy(out, from, size_t(n) * sizeof(T));
-      } else {
-        for (int64_t i = 0; i < n; i++) out[i] = T(0);
-      }
-      out += n, left -= n, c = 0;
-      for (int i = 2; i >= 0; i--) {
-        if (++k[i] < s.kernel[i]) break;
-        k[i] = 0;
-      }
+    T* const out = a + r * lda - k0;
+    for (int64_t t = k0 / length; t <= (k1 - 1) / length; t++) {
+      const int64_t k[3] = {t / across / s.kernel[1], t / across % s.kernel[1], t % across};
+      int64_t from[3];
+      for (int i = 0; i < 3; i++) from[i] = at[i] * s.stride[i] - s.padding[i] + k[i] * s.dilation[i];
+      const bool inside = from[0] >= 0 && from[0] < s.input[0] && from[1] >= 0 && from[1] < s.input[1];
+      const int64_t begin = std::max<int64_t>(k0 - t * length, 0), end = std::min(k1 - t * length, length);
+      const Span span = span_inside(inside, from[2], s.input[2], run, channels, begin, end);
+      copy_span(out + t * length, x + (((sample * s.input[0] + from[0]) * s.input[1] + from[1]) * s.input[2] + from[2]) * s.pixel, span);
     }
     for (int i = 2; i >= 0; i--) {
       if (++at[i] < s.output[i]) break;
@@ -68,6 +53,8 @@ template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>
   const int64_t slice = round_up(ceil_div(std::max<int64_t>(positions, 1), slices), kBlock);
   Scratch sums(scratch_bytes<T>({slices, depth, width}));
   PerThread<T> rows(kBlock * (part + 16)), columns(kBlock * width);
+  bool in_place = s.taps() == 1;  // every position is its own pixel
+  for (int i = 0; i < 3; i++) in_place &= s.stride[i] == 1 && s.padding[i] == 0 && s.input[i] == s.output[i];
   for (int64_t g = 0; g < s.groups; g++) {
     parallel_for(slices * parts, 1, [&](int64_t begin, int64_t end) {
       T *const a = rows.mine(), *const b = columns.mine();
@@ -78,7 +65,15 @@ template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>
         const int64_t stop = std::min(positions, (job / parts + 1) * slice);
         for (int64_t first = job / parts * slice; first < stop; first += kBlock) {
           const int64_t count = std::min(kBlock, stop - first);
-          gather(s, x + g * channels, channels, first, count, k0, k1, a, lda);
+          const T* const pixels = in_place ? x + first * s.pixel + g * channels + k0 : a;
+          const int64_t pixel = in_place ? s.pixel : lda;
+          if (!in_place) gather(s, x + g * channels, channels, first, count, k0, k1, a, lda);
+          if (filters <= kFew<T>) {
+            with_few<T>(filters, [&](auto columns) {
+              few_filters<T, decltype(columns)::value>(k1 - k0, pixels, pixel, dy + first * s.filters + g * filters, s.filters, count, sum, width);
+            });
+            continue;
+          }
           for (int64_t panel = 0; panel < panels; panel++) {
             const int64_t valid = std::min(P, filters - panel * P);
             for (int64_t r = 0; r < count; r++) {
@@ -87,7 +82,7 @@ template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>
               for (int64_t i = 0; i < valid; i++) to[i] = from[i];
               for (int64_t i = valid; i < P; i++) to[i] = T(0);
             }
-            tile_rows<T, true>(k1 - k0, valid, a, lda, b, count, sum + panel * P, width, sum + panel * P, width);
+            tile_rows<T, true>(k1 - k0, valid, pixels, pixel, b, count, sum + panel * P, width, sum + panel * P, width);
           }
         }
       }

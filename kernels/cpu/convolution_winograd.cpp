@@ -1,5 +1,7 @@
-// 3x3 convolution with stride 1 by Winograd's F(4x4, 3x3): a quarter of the multiplications. Blocks of tiles go through input transform, 36 products
-// and output transform while they sit in the cache. The gradient of the input is the same with the weights rotated and transposed.
+// Convolution of 3x3 and 4x4 kernels with strides 1 and 2 by Winograd's F(4x4, KxK), 4x4 with stride 1 by F(3x3, 4x4). A stride of 2 splits picture
+// and kernel into four phases with one or two taps an axis: forward, their products are summed before the output transform; the gradient of the
+// input (the transposed convolution) is computed phase by phase from the same transform of dy. Multiplications for a result: 2.25 of 9 (3x3),
+// 4 of 16 (4x4), 5.06 of 9 (3x3, stride 2), 6.25 of 16 (4x4, stride 2).
 #include <cstring>
 
 #include "convolution.h"
@@ -10,165 +12,223 @@ namespace {
 
 using namespace winograd;
 
-// The weight of a convolution as the tiles see it: filter and channel strides, and those of the 3x3 positions (negative when rotated).
+// The weight of a convolution as the tiles see it: filter and channel strides, and those of the kernel's rows and columns.
 struct Kernel {
   const float* data;
   int64_t filter, channel, row, column;
 };
 
-// The 3x3 positions of a panel of filters and `count` channels from c on: taps[position][channel][P]. Memory is read in the order in which it lies.
-void read_weights(const Kernel& w, int64_t filter, int64_t filters, int64_t c, int64_t count, float (*taps)[L][P]) {
+// The taps of a phase for a panel of filters and `count` channels from c on: taps[tap][channel][P], zeros behind the last channel and filter.
+// Memory is read in the order in which it lies.
+void read_weights(const Kernel& w, const Phase& p, int64_t filter, int64_t filters, int64_t c, int64_t count, float (*taps)[L][P]) {
   const float* const from = w.data + filter * w.filter + c * w.channel;
-  const auto tap = [&](int t) { return from + t / 3 * w.row + t % 3 * w.column; };
+  const int n = p.taps_y * p.taps_x;
+  const auto tap = [&](int t) { return from + (p.first_y + p.skip * (t / p.taps_x)) * w.row + (p.first_x + p.skip * (t % p.taps_x)) * w.column; };
+  if (w.channel == 1 && w.filter != 1) {
+    for (int t = 0; t < n; t++) {
+      for (int64_t half = 0; half < P; half += L) {
+        V rows[L];
+        for (int64_t j = 0; j < L; j++) {
+          const float* const row = tap(t) + (half + j) * w.filter;
+          rows[j] = half + j >= filters ? V{} : count == L ? load(row) : load_some(row, count);
+        }
+        transpose<float>(rows);
+        for (int64_t k = 0; k < L; k++) store(&taps[t][k][half], rows[k]);
+      }
+    }
+    return;
+  }
+  if (count < L)
+    for (int t = 0; t < n; t++) std::memset(taps[t], 0, sizeof taps[t]);
   if (w.filter == 1) {
-    for (int t = 0; t < 9; t++)
+    for (int t = 0; t < n; t++)
       for (int64_t k = 0; k < count; k++) std::memcpy(taps[t][k], tap(t) + k * w.channel, size_t(filters) * sizeof(float));
-  } else if (w.channel == 1) {
-    for (int64_t j = 0; j < filters; j++)
-      for (int t = 0; t < 9; t++)
-        for (int64_t k = 0; k < count; k++) taps[t][k][j] = tap(t)[j * w.filter + k];
   } else {
     for (int64_t k = 0; k < count; k++)
       for (int64_t j = 0; j < filters; j++)
-        for (int t = 0; t < 9; t++) taps[t][k][j] = tap(t)[j * w.filter + k * w.channel];
+        for (int t = 0; t < n; t++) taps[t][k][j] = tap(t)[j * w.filter + k * w.channel];
   }
 }
 
-// G g G^T for a panel of filters and channels [c0, c1): U[36][channel][P], planes `plane` apart.
-void transform_weights(const Grid& g, const Kernel& w, int64_t panel, int64_t c0, int64_t c1, float* u, int64_t plane) {
-  alignas(64) float taps[9][L][P] = {};
+// G g G^T of a phase for a panel of filters and channels [c0, c1): U[point][channel][P], points `plane` apart.
+void transform_weights(const Grid& g, const Kernel& w, const Phase& phase, int64_t panel, int64_t c0, int64_t c1, float* u, int64_t plane) {
+  alignas(64) float taps[16][L][P] = {};
   for (int64_t c = c0; c < c1; c += L) {
-    const int64_t count = std::min(L, c1 - c);
-    read_weights(w, panel * P, std::min(P, g.filters - panel * P), c, count, taps);
-    for (int64_t k = 0; k < count; k++, u += P) {
-      for (int64_t half = 0; half < P; half += L) {
-        V d[9], e[18], o[36];
-        for (int t = 0; t < 9; t++) d[t] = load(&taps[t][k][half]);
-        for (int x = 0; x < 3; x++) weight_line(d + x, 3, e + x, 3);
-        for (int y = 0; y < 6; y++) weight_line(e + y * 3, 1, o + y * 6, 1);
-        for (int i = 0; i < 36; i++) store(u + i * plane + half, o[i]);
+    read_weights(w, phase, panel * P, std::min(P, g.out.channels - panel * P), c, std::min(L, c1 - c), taps);
+    with_taps(phase, [&](auto ky, auto kx) {
+      constexpr int KY = decltype(ky)::value, KX = decltype(kx)::value, H = kPoints<KY>, W = kPoints<KX>;
+      for (int64_t k = 0; k < L; k++, u += P) {
+        for (int64_t half = 0; half < P; half += L) {
+          V e[H * KX];
+          for (int x = 0; x < KX; x++) {
+            V d[KY];
+            for (int i = 0; i < KY; i++) d[i] = load(&taps[i * KX + x][k][half]);
+            weight_line<KY>(d, 1, e + x, KX);
+          }
+          for (int i = 0; i < H; i++) {
+            V o[W];
+            weight_line<KX>(e + i * KX, 1, o, 1);
+            for (int j = 0; j < W; j++) store(u + (i * g.columns + j) * plane + half, o[j]);
+          }
+        }
       }
-    }
+    });
   }
 }
 
-// A^T m A and the bias for filters [c0, c1) of one tile; m is at c0.
-void transform_output(const Grid& g, float* y, const Place& at, const float* m, int64_t plane, const float* bias, int64_t c0, int64_t c1) {
-  const int64_t rows = std::min<int64_t>(4, g.out_height - at.y), columns = std::min<int64_t>(4, g.out_width - at.x);
-  for (int64_t c = c0; c < c1; c += L, m += L) {
-    const int64_t count = std::min(L, c1 - c);
-    V d[36], e[24];
-    for (int i = 0; i < 36; i++) d[i] = load(m + i * plane);
-    for (int j = 0; j < 6; j++) output_line(d + j, 6, e + j, 6);
-    const V add = load(bias + c);
-    for (int64_t i = 0; i < rows; i++) {
-      V o[4];
-      output_line(e + i * 6, 1, o, 1);
-      float* to = y + ((at.image * g.out_height + at.y + i) * g.out_width + at.x) * g.filters + c;
-      for (int64_t j = 0; j < columns; j++, to += g.filters) {
-        if (count == L) store(to, o[j] + add);
-        else store_some(to, o[j] + add, count);
-      }
-    }
+const Phase& phase_of(const Grid& g, int64_t source, int64_t target) { return g.source_count > 1 ? g.sources[source] : g.targets[target]; }
+
+void transform_sources(const Grid& g, const float* x, int64_t tile, float* v, int64_t plane, int64_t depth) {
+  const Place at = place_of(g, tile);
+  for (int s = 0; s < g.source_count; s++) {
+    const Phase& p = g.sources[s];
+    const int64_t y0 = g.in.step * at.y + p.shift_y, x0 = g.in.step * at.x + p.shift_x;
+    with_taps(p, [&](auto ky, auto kx) {
+      transform_input<decltype(ky)::value, decltype(kx)::value>(g.in, x + at.image * g.in.image(), y0, x0, v + s * depth, plane, g.columns, L);
+    });
   }
+}
+
+void transform_target(const Grid& g, const Phase& p, float* y, int64_t tile, const float* m, int64_t plane, const float* bias, int64_t c0,
+                      int64_t c1) {
+  const Place at = place_of(g, tile);
+  const int64_t y0 = g.out.step * at.y + p.shift_y, x0 = g.out.step * at.x + p.shift_x;
+  with_taps(p, [&](auto ky, auto kx) {
+    transform_output<decltype(ky)::value, decltype(kx)::value>(g.out, y + at.image * g.out.image(), y0, x0, m, plane, g.columns, bias + c0, c0, c1);
+  });
 }
 
 const float zeros[P] = {};
 
 // Many tiles: all weights are transformed first, then blocks of tiles pass through everything.
 void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, const float* bias) {
-  const int64_t tiles = g.tiles(), panels = ceil_div(g.filters, P), u_plane = panels * g.channels * P + 2 * P;
-  Scratch memory(scratch_bytes<float>({36, u_plane}));
+  const int64_t tiles = g.tiles(), points = g.points(), panels = ceil_div(g.out.channels, P), channels = round_up(g.in.channels, L);
+  const int64_t depth = g.source_count * channels, u_plane = g.target_count * panels * depth * P + 2 * P;
+  Scratch memory(scratch_bytes<float>({points, u_plane}));
   float* const u = memory.as<float>();
   constexpr int64_t some = 64;  // channels
-  const int64_t parts = ceil_div(g.channels, some);
-  parallel_for(panels * parts, 1, [&](int64_t begin, int64_t end) {
+  const int64_t parts = ceil_div(g.in.channels, some);
+  parallel_for(g.source_count * g.target_count * panels * parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t job = begin; job < end; job++) {
-      const int64_t panel = job / parts, c0 = job % parts * some, c1 = std::min(g.channels, c0 + some);
-      transform_weights(g, w, panel, c0, c1, u + (panel * g.channels + c0) * P, u_plane);
+      const int64_t c0 = job % parts * some, panel = job / parts % panels, pair = job / parts / panels;
+      const int64_t source = pair % g.source_count, target = pair / g.source_count;
+      transform_weights(g, w, phase_of(g, source, target), panel, c0, std::min(g.in.channels, c0 + some),
+                        u + ((target * panels + panel) * depth + source * channels + c0) * P, u_plane);
     }
   });
-  const int64_t v_row = round_up(g.channels, L), m_row = panels * P;
+  const int64_t m_row = panels * P;
   // As many tiles at a time as keep V and M in the second-level cache, in whole register tiles; at least 16 blocks for the threads.
-  int64_t block = std::clamp<int64_t>((int64_t(640) << 10) / (36 * 4 * (v_row + m_row)), 1, 112);
+  int64_t block = std::clamp<int64_t>((int64_t(640) << 10) / (points * 4 * (depth + m_row)), 1, 112);
   block = std::min(block, ceil_div(tiles, 8));
   block = std::max<int64_t>(block / kTileRows, 1) * kTileRows;
-  const int64_t v_plane = block * v_row + L, m_plane = block * m_row + L;
-  PerThread<float> work(36 * (v_plane + m_plane));
+  const int64_t v_plane = block * depth + L, m_plane = block * m_row + L;
+  PerThread<float> work(points * (v_plane + m_plane));
   parallel_for(ceil_div(tiles, block), 1, [&](int64_t begin, int64_t end) {
-    float *const v = work.mine(), *const m = v + 36 * v_plane;
+    float *const v = work.mine(), *const m = v + points * v_plane;
     for (int64_t job = begin; job < end; job++) {
       const int64_t first = job * block, count = std::min(block, tiles - first);
-      for (int64_t i = 0; i < count; i++) transform_input(g, x, place_of(g, first + i), v + i * v_row, v_plane, L);
-      for (int64_t i = 0; i < 36; i++) {
-        for (int64_t panel = 0; panel < panels; panel++) {
-          tile_rows<float, false>(count, P, v + i * v_plane, v_row, u + i * u_plane + panel * g.channels * P, g.channels,
-                                  m + i * m_plane + panel * P, m_row, zeros, 0);
+      for (int64_t i = 0; i < count; i++) transform_sources(g, x, first + i, v + i * depth, v_plane, channels);
+      for (int64_t target = 0; target < g.target_count; target++) {
+        const Phase& phase = g.targets[target];
+        for (int64_t i = 0; i < points; i++) {
+          if (!phase.at(i / g.columns, i % g.columns)) continue;
+          const Range sources = phases_at(g.sources, g.source_count, g, i);
+          for (int64_t panel = 0; panel < panels; panel++) {
+            tile_rows<float, false>(count, P, v + i * v_plane + sources.begin * channels, depth,
+                                    u + i * u_plane + ((target * panels + panel) * depth + sources.begin * channels) * P,
+                                    (sources.end - sources.begin) * channels, m + i * m_plane + panel * P, m_row, zeros, 0);
+          }
         }
+        for (int64_t i = 0; i < count; i++) transform_target(g, phase, y, first + i, m + i * m_row, m_plane, bias, 0, g.out.channels);
       }
-      for (int64_t i = 0; i < count; i++) transform_output(g, y, place_of(g, first + i), m + i * m_row, m_plane, bias, 0, g.filters);
     }
   });
 }
 
-// Few tiles and many channels: the transformed weights would be far larger than the caches, so each panel of filters transforms its own, some
-// channels at a time, and multiplies all tiles by them.
+// Few tiles and many channels: the transformed weights would be far larger than the caches, so one or two panels of filters at a time transform
+// their own, some channels at a time, and multiply all tiles by them.
 void run_by_filters(const Grid& g, float* y, const float* x, const Kernel& w, const float* bias) {
-  const int64_t tiles = g.tiles(), panels = ceil_div(g.filters, P), v_row = round_up(g.channels, L), v_plane = tiles * v_row + L;
-  constexpr int64_t some = 32;  // channels
-  const int64_t u_plane = some * P + L, m_plane = tiles * P + L;
-  Scratch memory(scratch_bytes<float>({36, v_plane}));
+  const int64_t tiles = g.tiles(), points = g.points(), panels = ceil_div(g.out.channels, P), channels = round_up(g.in.channels, L);
+  const int64_t depth = g.source_count * channels, v_plane = tiles * depth + L;
+  constexpr int64_t some = 64;  // channels
+  const int64_t width = panels * g.target_count >= 16 && tiles <= 64 ? 2 : 1, jobs = ceil_div(panels, width);
+  const int64_t u_panel = some * P, u_plane = width * u_panel + L, m_row = width * P, m_plane = tiles * m_row + L;
+  Scratch memory(scratch_bytes<float>({points, v_plane}));
   float* const v = memory.as<float>();
   parallel_for(tiles, 2, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) transform_input(g, x, place_of(g, i), v + i * v_row, v_plane, L);
+    for (int64_t i = begin; i < end; i++) transform_sources(g, x, i, v + i * depth, v_plane, channels);
   });
-  PerThread<float> work(36 * (u_plane + m_plane));
-  parallel_for(panels, 1, [&](int64_t begin, int64_t end) {
-    float *const u = work.mine(), *const m = u + 36 * u_plane;
-    for (int64_t panel = begin; panel < end; panel++) {
-      for (int64_t c = 0; c < g.channels; c += some) {
-        const int64_t count = std::min(some, g.channels - c);
-        transform_weights(g, w, panel, c, c + count, u, u_plane);
-        for (int64_t i = 0; i < 36; i++) {
-          float* const to = m + i * m_plane;
-          tile_rows<float, false>(tiles, P, v + i * v_plane + c, v_row, u + i * u_plane, count, to, P, c == 0 ? zeros : to, c == 0 ? 0 : P);
+  PerThread<float> work(points * (u_plane + m_plane));
+  parallel_for(g.target_count * jobs, 1, [&](int64_t begin, int64_t end) {
+    float *const u = work.mine(), *const m = u + points * u_plane;
+    for (int64_t job = begin; job < end; job++) {
+      const int64_t target = job / jobs, first = job % jobs * width, last = std::min(panels, first + width);
+      for (int64_t source = 0; source < g.source_count; source++) {
+        const Phase& phase = phase_of(g, source, target);
+        for (int64_t c = 0; c < channels; c += some) {
+          const int64_t count = std::min(some, channels - c);
+          for (int64_t panel = first; panel < last; panel++)
+            transform_weights(g, w, phase, panel, c, std::min(g.in.channels, c + some), u + (panel - first) * u_panel, u_plane);
+          for (int64_t i = 0; i < points; i++) {
+            if (!phase.at(i / g.columns, i % g.columns)) continue;
+            const bool begins = c == 0 && source == phases_at(g.sources, g.source_count, g, i).begin;
+            for (int64_t panel = 0; panel < last - first; panel++) {
+              float* const to = m + i * m_plane + panel * P;
+              tile_rows<float, false>(tiles, P, v + i * v_plane + source * channels + c, depth, u + i * u_plane + panel * u_panel, count, to, m_row,
+                                      begins ? zeros : to, begins ? 0 : m_row);
+            }
+          }
         }
       }
       for (int64_t i = 0; i < tiles; i++)
-        transform_output(g, y, place_of(g, i), m + i * P, m_plane, bias, panel * P, std::min(g.filters, (panel + 1) * P));
+        transform_target(g, g.targets[target], y, i, m + i * m_row, m_plane, bias, first * P, std::min(g.out.channels, last * P));
     }
   });
 }
 
 void convolve(const Grid& g, float* y, const float* x, const Kernel& w, const float* bias) {
-  const int64_t width = round_up(g.filters, P);
+  const int64_t width = round_up(g.out.channels, P);
   Scratch padded(scratch_bytes<float>({width}));
   std::fill_n(padded.as<float>(), width, 0.0f);
-  if (bias) std::copy_n(bias, g.filters, padded.as<float>());
-  if (g.tiles() <= 64 && width >= 4 * P) run_by_filters(g, y, x, w, padded.as<float>());
+  if (bias) std::copy_n(bias, g.out.channels, padded.as<float>());
+  const int64_t weights = g.points() * g.source_count * g.target_count * g.in.channels * width * int64_t(sizeof(float));
+  const int64_t few = weights >= int64_t(16) << 20 ? 160 : 64;  // tiles: reading all weights for each block of tiles takes longer than transforms
+  if (g.tiles() <= few && g.target_count * width >= 4 * P) run_by_filters(g, y, x, w, padded.as<float>());
   else run_by_tiles(g, y, x, w, padded.as<float>());
 }
 
 }  // namespace
 
 bool winograd_fits(const ConvShape& s) {
-  if (s.groups != 1 || s.kernel[0] != 1 || s.kernel[1] != 3 || s.kernel[2] != 3) return false;
-  if (s.stride[0] != 1 || s.padding[0] != 0 || s.input[0] != s.output[0]) return false;
-  for (int i = 1; i < 3; i++)
-    if (s.stride[i] != 1 || s.dilation[i] != 1) return false;
-  if (s.channels < 16 || s.filters < 16) return false;
-  // Tiles that hang over the border cost as much as whole ones.
-  return s.output[1] * s.output[2] * 9 > ceil_div(s.output[1], 4) * ceil_div(s.output[2], 4) * 48;
+  if (s.kernel[0] != 1 || s.stride[0] != 1 || s.padding[0] != 0 || s.input[0] != s.output[0]) return false;
+  const int64_t stride = s.stride[1];
+  if (s.stride[2] != stride || s.dilation[1] != 1 || s.dilation[2] != 1) return false;
+  if (stride > 2 || s.kernel[1] < 3 || s.kernel[1] > 4 || s.kernel[2] < 3 || s.kernel[2] > 4) return false;
+  if (stride == 1 && s.kernel[1] != s.kernel[2]) return false;
+  if (s.group_channels() < 16 || s.group_filters() < 16) return false;
+  // Tiles that hang over the border cost as much as whole ones; transforms cost a third of the products, and more.
+  const int64_t tiles = ceil_div(s.output[1], tile_of(s)) * ceil_div(s.output[2], tile_of(s));
+  const auto points = [&](int axis) { return stride == 1 ? 6 : 6 + s.kernel[axis]; };  // of all phases
+  return s.output[1] * s.output[2] * s.taps() * 3 > tiles * points(1) * points(2) * 4;
 }
 
 void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias) {
-  const Grid g{s.batch * s.input[0], s.input[1], s.input[2], s.output[1], s.output[2], s.padding[1], s.padding[2], s.channels, s.filters};
-  convolve(g, y, x, {w.data, w.filter, w.channel, w.tap[1], w.tap[2]}, bias);
+  const Grid grid = forward_grid(s);
+  const int64_t channels = s.group_channels(), filters = s.group_filters();
+  for (int64_t group = 0; group < s.groups; group++) {
+    const Kernel kernel{w.data + group * filters * w.filter, w.filter, w.channel, w.tap[1], w.tap[2]};
+    convolve(grid, y + group * filters, x + group * channels, kernel, bias ? bias + group * filters : nullptr);
+  }
 }
 
 void winograd_backward_input(const ConvShape& s, float* dx, const float* dy, const Weight<const float>& w, const float* bias) {
-  const Grid g{s.batch * s.input[0], s.output[1], s.output[2], s.input[1], s.input[2], 2 - s.padding[1], 2 - s.padding[2], s.filters, s.channels};
-  convolve(g, dx, dy, {w.data + 2 * (w.tap[1] + w.tap[2]), w.channel, w.filter, -w.tap[1], -w.tap[2]}, bias);
+  const int64_t channels = s.group_channels(), filters = s.group_filters();
+  each_backward_grid(s, [&](const Grid& grid) {
+    for (int64_t group = 0; group < s.groups; group++) {
+      const Kernel kernel{w.data + group * filters * w.filter, w.channel, w.filter, w.tap[1], w.tap[2]};
+      convolve(grid, dx + group * channels, dy + group * filters, kernel, bias ? bias + group * channels : nullptr);
+    }
+  });
 }
 
 }  // namespace dg::conv

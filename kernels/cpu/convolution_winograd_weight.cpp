@@ -1,5 +1,5 @@
-// Gradient of 3x3 weights by Winograd's F(4x4, 3x3): dw = G^T [sum over tiles of (B^T d B) * (A dy A^T)] G. Tiles go in segments whose transforms
-// fit the cache; within a segment the 36 products are shared out by channels and filters, so that every sum has one fixed order.
+// Gradient of the weights by Winograd's F(4x4, KxK), see convolution_winograd.cpp: for each phase dw = G^T [sum over tiles of
+// (B^T d B) * (A dy A^T)] G. Every sum has one fixed order, whatever the number of threads.
 #include "convolution.h"
 #include "winograd.h"
 
@@ -10,115 +10,242 @@ using namespace winograd;
 
 constexpr int64_t kBlock = L * P;  // a vector of channels times a panel of filters
 
-// A dy A^T of one tile into panels: Z[36][panel][tile][P], here at one tile; panels are `chunk` apart.
-void transform_gradient(const Grid& g, const float* dy, const Place& at, float* z, int64_t plane, int64_t chunk) {
-  const int64_t rows = std::min<int64_t>(4, g.out_height - at.y), columns = std::min<int64_t>(4, g.out_width - at.x);
-  for (int64_t c = 0; c < round_up(g.filters, P); c += L) {
-    const int64_t count = std::clamp<int64_t>(g.filters - c, 0, L);
-    V d[16] = {}, e[24];
-    for (int64_t i = 0; i < rows; i++) {
-      const float* from = dy + ((at.image * g.out_height + at.y + i) * g.out_width + at.x) * g.filters + c;
-      for (int64_t j = 0; j < columns; j++, from += g.filters) d[i * 4 + j] = count == L ? load(from) : count ? load_some(from, count) : V{};
+// A dy A^T of one tile into panels: Z[point][panel][tile][P], here at one tile; panels are `chunk` apart.
+template <int KY, int KX>
+void transform_gradient(const Pictures& s, const float* dy, int64_t y0, int64_t x0, float* z, int64_t plane, int64_t chunk) {
+  constexpr int H = kPoints<KY>, W = kPoints<KX>, OY = kOutputs<KY>, OX = kOutputs<KX>;
+  const int64_t rows = std::min<int64_t>(OY, s.height - y0), columns = std::min<int64_t>(OX, s.width - x0), line = s.width * s.pixel;
+  const float* corner = dy + (y0 * s.width + x0) * s.pixel;
+  const auto pass = [&](int64_t c, auto get) {
+    V e[OY * W];
+    const float* p = corner;
+#pragma GCC unroll 4
+    for (int i = 0; i < OY; i++, p += line) {
+      V d[OX];
+#pragma GCC unroll 4
+      for (int j = 0; j < OX; j++) d[j] = get(p + j * s.pixel, i, j);
+      gradient_line<KX>(d, 1, e + i * W, 1);
     }
-    for (int j = 0; j < 4; j++) gradient_line(d + j, 4, e + j, 4);
     float* to = z + c / P * chunk + c % P;
-    for (int i = 0; i < 6; i++) {
-      V o[6];
-      gradient_line(e + i * 4, 1, o, 1);
-      for (int j = 0; j < 6; j++) store(to + (i * 6 + j) * plane, o[j]);
+#pragma GCC unroll 6
+    for (int j = 0; j < W; j++, to += plane) {
+      V o[H];
+      gradient_line<KY>(e + j, W, o, 1);
+#pragma GCC unroll 6
+      for (int i = 0; i < H; i++) store(to + i * (W * plane), o[i]);
+    }
+    corner += L;
+  };
+  int64_t c = 0;
+  if (rows == OY && columns == OX)
+    for (; c + L <= s.channels; c += L) pass(c, [](const float* p, int, int) { return load(p); });
+  for (; c < round_up(s.channels, P); c += L) {
+    const int64_t count = std::clamp<int64_t>(s.channels - c, 0, L);
+    pass(c, [&](const float* p, int i, int j) {
+      if (i >= rows || j >= columns || count == 0) return V{};
+      return count == L ? load(p) : load_some(p, count);
+    });
+  }
+}
+
+// dw of a phase for a block of channels and filters from its sums, u[point][L][P].
+template <int KY, int KX>
+void transform_block(const Weight<float>& dw, const Grid& g, const Phase& p, const float* u, int64_t channel, int64_t channels, int64_t filter,
+                     int64_t filters) {
+  constexpr int H = kPoints<KY>, W = kPoints<KX>;
+  V gradient[KY * KX][L];  // [tap][channel]: vectors of filters
+  for (int64_t half = 0; half < P && half < filters; half += L) {
+    for (int64_t r = 0; r < L; r++) {
+      V e[KY * W];
+      for (int j = 0; j < W; j++) {
+        V d[H];
+        for (int i = 0; i < H; i++) d[i] = load(u + (i * g.columns + j) * kBlock + r * P + half);
+        weight_gradient_line<KY>(d, 1, e + j, W);
+      }
+      for (int i = 0; i < KY; i++) {
+        V o[KX];
+        weight_gradient_line<KX>(e + i * W, 1, o, 1);
+        for (int j = 0; j < KX; j++) gradient[i * KX + j][r] = o[j];
+      }
+    }
+    // Written in the order in which the weight lies in memory.
+    float* const to = dw.data + (filter + half) * dw.filter + channel * dw.channel;
+    const auto tap = [&](int t) { return to + (p.first_y + p.skip * (t / KX)) * dw.tap[1] + (p.first_x + p.skip * (t % KX)) * dw.tap[2]; };
+    const int64_t count = std::min(L, filters - half);
+    if (dw.channel == 1) {
+      for (int t = 0; t < KY * KX; t++) {
+        transpose<float>(gradient[t]);
+        for (int64_t j = 0; j < count; j++) {
+          if (channels == L) store(tap(t) + j * dw.filter, gradient[t][j]);
+          else store_some(tap(t) + j * dw.filter, gradient[t][j], channels);
+        }
+      }
+    } else {
+      for (int64_t j = 0; j < count; j++)
+        for (int64_t r = 0; r < channels; r++)
+          for (int t = 0; t < KY * KX; t++) tap(t)[j * dw.filter + r * dw.channel] = gradient[t][r][j];
     }
   }
 }
 
-// dw of a block of channels and filters from its 36 sums, u[36][L][P].
-void transform_block(const Weight<float>& dw, const float* u, int64_t channel, int64_t channels, int64_t filter, int64_t filters) {
-  alignas(64) float gradient[L][9][L];  // [channel][position][filter]
-  for (int64_t half = 0; half < P && half < filters; half += L) {
-    for (int64_t r = 0; r < channels; r++) {
-      V e[18], o[9];
-      V d[36];
-      for (int i = 0; i < 36; i++) d[i] = load(u + i * kBlock + r * P + half);
-      for (int j = 0; j < 6; j++) weight_gradient_line(d + j, 6, e + j, 6);
-      for (int i = 0; i < 3; i++) weight_gradient_line(e + i * 6, 1, o + i * 3, 1);
-      for (int i = 0; i < 9; i++) store(gradient[r][i], o[i]);
+// The sums of all phases, channels and filters: V holds chunks of L channels, all of the first phase before those of the next.
+struct Gradient {
+  const Grid g;
+  const Weight<float>& dw;
+  const float *dy, *x;
+  const int64_t points = g.points(), phase_chunks = ceil_div(g.in.channels, L), chunks = g.source_count * phase_chunks;
+  const int64_t panels = ceil_div(g.out.channels, P);
+
+  // The transforms of `count` tiles from `start` on into V[point][chunk][room][L] and Z[point][panel][room][P].
+  struct Transforms {
+    float *v, *z;
+    int64_t room, v_plane, z_plane;
+  };
+  Transforms within(float* memory, int64_t room) const {
+    const int64_t v_plane = chunks * room * L + L, z_plane = panels * room * P + P;
+    return {memory, memory + points * v_plane, room, v_plane, z_plane};
+  }
+  int64_t elements(int64_t room) const { return points * (chunks * room * L + L + panels * room * P + P); }
+
+  void transform(const Transforms& t, int64_t tile, int64_t slot) const {
+    const Place at = place_of(g, tile);
+    for (int s = 0; s < g.source_count; s++) {
+      const Phase& p = g.sources[s];
+      const int64_t y0 = g.in.step * at.y + p.shift_y, x0 = g.in.step * at.x + p.shift_x;
+      float* const v = t.v + s * phase_chunks * t.room * L + slot * L;
+      with_taps(p, [&](auto ky, auto kx) {
+        transform_input<decltype(ky)::value, decltype(kx)::value>(g.in, x + at.image * g.in.image(), y0, x0, v, t.v_plane, g.columns, t.room * L);
+      });
     }
-    // Written in the order in which the weight lies in memory.
-    for (int64_t j = 0; j < std::min(L, filters - half); j++) {
-      float* const to = dw.data + (filter + half + j) * dw.filter + channel * dw.channel;
-      const auto put = [&](int64_t r, int i) { to[r * dw.channel + i / 3 * dw.tap[1] + i % 3 * dw.tap[2]] = gradient[r][i][j]; };
-      if (dw.channel == 1) {
-        for (int i = 0; i < 9; i++)
-          for (int64_t r = 0; r < channels; r++) put(r, i);
-      } else {
-        for (int64_t r = 0; r < channels; r++)
-          for (int i = 0; i < 9; i++) put(r, i);
+    with_taps(g.targets[0], [&](auto ky, auto kx) {
+      transform_gradient<decltype(ky)::value, decltype(kx)::value>(g.out, dy + at.image * g.out.image(), at.y, at.x, t.z + slot * P, t.z_plane,
+                                                                   t.room * P);
+    });
+  }
+  void product(const Transforms& t, int64_t point, int64_t chunk, int64_t panel, int64_t count, float* u, bool first) const {
+    static const float zeros[P] = {};
+    tile_rows<float, true>(L, P, t.v + point * t.v_plane + chunk * t.room * L, L, t.z + point * t.z_plane + panel * t.room * P, count, u, P,
+                           first ? zeros : u, first ? 0 : P);
+  }
+  // The chunks that have a point.
+  Range chunks_at(int64_t point) const {
+    const Range phases = phases_at(g.sources, g.source_count, g, point);
+    return {phases.begin * phase_chunks, phases.end * phase_chunks};
+  }
+  void finish(int64_t chunk, int64_t panel, const float* u) const {
+    const Phase& p = g.sources[chunk / phase_chunks];
+    const int64_t c = chunk % phase_chunks * L;
+    with_taps(p, [&](auto ky, auto kx) {
+      transform_block<decltype(ky)::value, decltype(kx)::value>(dw, g, p, u, c, std::min(L, g.in.channels - c), panel * P,
+                                                                std::min(P, g.out.channels - panel * P));
+    });
+  }
+};
+
+// Few tiles: all are transformed; then each block of channels and filters has all its sums at once, which never leave the second-level cache.
+void run_by_blocks(const Gradient& d, int64_t tiles) {
+  constexpr int64_t group = 4;  // chunks of channels that share a pass over Z
+  Scratch transforms(scratch_bytes<float>({d.elements(tiles)}));
+  const auto t = d.within(transforms.as<float>(), tiles);
+  parallel_for(tiles, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) d.transform(t, i, i);
+  });
+  const int64_t groups = ceil_div(d.chunks, group), sums_of_chunk = d.points * kBlock;
+  PerThread<float> sums(group * sums_of_chunk);
+  parallel_for(groups * d.panels, 1, [&](int64_t begin, int64_t end) {
+    float* const u = sums.mine();
+    for (int64_t job = begin; job < end; job++) {
+      const int64_t first = job / d.panels * group, last = std::min(d.chunks, first + group), panel = job % d.panels;
+      for (int64_t i = 0; i < d.points; i++) {
+        const Range active = d.chunks_at(i);
+        for (int64_t chunk = std::max(first, active.begin); chunk < std::min(last, active.end); chunk++)
+          d.product(t, i, chunk, panel, tiles, u + (chunk - first) * sums_of_chunk + i * kBlock, true);
+      }
+      for (int64_t chunk = first; chunk < last; chunk++) d.finish(chunk, panel, u + (chunk - first) * sums_of_chunk);
+    }
+  });
+}
+
+// Many tiles and many sums: segments of tiles whose transforms fit the last-level cache; within one the products are shared out by points and
+// channels.
+void run_by_segments(const Gradient& d, int64_t tiles, int64_t segment) {
+  constexpr int64_t group = 4;
+  const int64_t groups = ceil_div(d.chunks, group), sums_of_chunk = d.points * kBlock;
+  Scratch transforms(scratch_bytes<float>({d.elements(segment)})), sums(scratch_bytes<float>({d.chunks, d.panels, sums_of_chunk}));
+  float* const u = sums.as<float>();
+  const auto t = d.within(transforms.as<float>(), segment);
+  for (int64_t start = 0; start < tiles; start += segment) {
+    const int64_t count = std::min(segment, tiles - start);
+    parallel_for(count, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) d.transform(t, start + i, i);
+    });
+    parallel_for(d.points * groups, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t job = begin; job < end; job++) {
+        const int64_t i = job / groups, first = job % groups * group, last = std::min(d.chunks, first + group);
+        const Range active = d.chunks_at(i);
+        for (int64_t panel = 0; panel < d.panels; panel++)
+          for (int64_t chunk = std::max(first, active.begin); chunk < std::min(last, active.end); chunk++)
+            d.product(t, i, chunk, panel, count, u + ((chunk * d.panels + panel) * d.points + i) * kBlock, start == 0);
+      }
+    });
+  }
+  parallel_for(d.chunks * d.panels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t job = begin; job < end; job++) d.finish(job / d.panels, job % d.panels, u + job * sums_of_chunk);
+  });
+}
+
+// Many tiles and few sums: a slice of the tiles is one thread's, in blocks whose transforms stay in the second-level cache with the slice's sums.
+// The slices' sums are added in their order.
+void run_by_slices(const Gradient& d, int64_t tiles) {
+  constexpr int64_t most = 8;
+  const int64_t block = std::clamp<int64_t>((int64_t(384) << 10) / (d.elements(1) * 4), 8, 64);
+  const int64_t slices = std::min(most, ceil_div(tiles, block)), slice = ceil_div(tiles, slices);
+  const int64_t size = d.chunks * d.panels * d.points * kBlock;
+  Scratch sums(scratch_bytes<float>({slices, size}));
+  PerThread<float> work(d.elements(block));
+  parallel_for(slices, 1, [&](int64_t begin, int64_t end) {
+    const auto t = d.within(work.mine(), block);
+    for (int64_t job = begin; job < end; job++) {
+      float* const u = sums.as<float>() + job * size;
+      const int64_t stop = std::min(tiles, (job + 1) * slice);
+      for (int64_t start = job * slice; start < stop; start += block) {
+        const int64_t count = std::min(block, stop - start);
+        for (int64_t i = 0; i < count; i++) d.transform(t, start + i, i);
+        for (int64_t i = 0; i < d.points; i++) {
+          const Range active = d.chunks_at(i);
+          for (int64_t panel = 0; panel < d.panels; panel++)
+            for (int64_t chunk = active.begin; chunk < active.end; chunk++)
+              d.product(t, i, chunk, panel, count, u + ((chunk * d.panels + panel) * d.points + i) * kBlock, start == job * slice);
+        }
       }
     }
-  }
+  });
+  const int64_t used = ceil_div(tiles, slice);
+  parallel_for(d.chunks * d.panels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t job = begin; job < end; job++) {
+      float* const u = sums.as<float>() + job * d.points * kBlock;
+      for (int64_t other = 1; other < used; other++)
+#pragma omp simd
+        for (int64_t i = 0; i < d.points * kBlock; i++) u[i] += u[other * size + i];
+      d.finish(job / d.panels, job % d.panels, u);
+    }
+  });
 }
 
 }  // namespace
 
 void winograd_backward_weight(const ConvShape& s, const Weight<float>& dw, const float* dy, const float* x) {
-  const Grid g{s.batch * s.input[0], s.input[1], s.input[2], s.output[1], s.output[2], s.padding[1], s.padding[2], s.channels, s.filters};
-  const int64_t tiles = g.tiles(), chunks = ceil_div(g.channels, L), panels = ceil_div(g.filters, P);
-  const int64_t tile_bytes = 36 * 4 * (chunks * L + panels * P), budget = int64_t(4) << 20;
-  const int64_t segments = ceil_div(std::max<int64_t>(tiles, 1), std::max<int64_t>(32, budget / tile_bytes));
-  const int64_t segment = ceil_div(std::max<int64_t>(tiles, 1), segments);
-  const int64_t v_plane = chunks * segment * L + L, z_plane = panels * segment * P + P;
-  Scratch transforms(scratch_bytes<float>({36, v_plane + z_plane}));
-  float *const v = transforms.as<float>(), *const z = v + 36 * v_plane;
-  static const float zeros[P] = {};
-  const auto product = [&](int64_t i, int64_t chunk, int64_t panel, int64_t count, float* u, bool first) {
-    tile_rows<float, true>(L, P, v + i * v_plane + chunk * segment * L, L, z + i * z_plane + panel * segment * P, count, u, P,
-                           first ? zeros : u, first ? 0 : P);
-  };
-  const auto transform = [&](int64_t start, int64_t count) {
-    parallel_for(count, 4, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; t++) {
-        const Place at = place_of(g, start + t);
-        transform_input(g, x, at, v + t * L, v_plane, segment * L);
-        transform_gradient(g, dy, at, z + t * P, z_plane, segment * P);
-      }
-    });
-  };
-  const auto finish = [&](int64_t chunk, int64_t panel, const float* u) {
-    transform_block(dw, u, chunk * L, std::min(L, g.channels - chunk * L), panel * P, std::min(P, g.filters - panel * P));
-  };
-  constexpr int64_t group = 4;  // chunks of channels that share a pass over Z
-  const int64_t groups = ceil_div(chunks, group);
-  if (segments == 1) {
-    // All sums of a block at once: they never leave the second-level cache.
-    transform(0, tiles);
-    PerThread<float> sums(group * 36 * kBlock);
-    parallel_for(groups * panels, 1, [&](int64_t begin, int64_t end) {
-      float* const u = sums.mine();
-      for (int64_t job = begin; job < end; job++) {
-        const int64_t first = job / panels * group, last = std::min(chunks, first + group), panel = job % panels;
-        for (int64_t i = 0; i < 36; i++)
-          for (int64_t chunk = first; chunk < last; chunk++) product(i, chunk, panel, tiles, u + ((chunk - first) * 36 + i) * kBlock, true);
-        for (int64_t chunk = first; chunk < last; chunk++) finish(chunk, panel, u + (chunk - first) * 36 * kBlock);
-      }
-    });
-    return;
+  const Grid grid = forward_grid(s);
+  for (int64_t group = 0; group < s.groups; group++) {
+    Weight<float> part = dw;
+    part.data += group * s.group_filters() * dw.filter;
+    const Gradient d{grid, part, dy + group * s.group_filters(), x + group * s.group_channels()};
+    const int64_t tiles = std::max<int64_t>(grid.tiles(), 1), tile_bytes = d.elements(1) * 4, budget = int64_t(4) << 20;
+    const int64_t segments = ceil_div(tiles, std::max<int64_t>(32, budget / tile_bytes));
+    if (segments == 1) run_by_blocks(d, grid.tiles());
+    else if (d.chunks * d.panels * d.points * kBlock * 4 <= int64_t(600) << 10) run_by_slices(d, tiles);
+    else run_by_segments(d, tiles, ceil_div(tiles, segments));
   }
-  Scratch sums(scratch_bytes<float>({chunks, panels, 36, kBlock}));
-  float* const u = sums.as<float>();
-  for (int64_t start = 0; start < tiles; start += segment) {
-    const int64_t count = std::min(segment, tiles - start);
-    transform(start, count);
-    parallel_for(36 * groups, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t job = begin; job < end; job++) {
-        const int64_t i = job / groups, first = job % groups * group, last = std::min(chunks, first + group);
-        for (int64_t panel = 0; panel < panels; panel++)
-          for (int64_t chunk = first; chunk < last; chunk++)
-            product(i, chunk, panel, count, u + ((chunk * panels + panel) * 36 + i) * kBlock, start == 0);
-      }
-    });
-  }
-  parallel_for(chunks * panels, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t job = begin; job < end; job++) finish(job / panels, job % panels, u + job * 36 * kBlock);
-  });
 }
 
 }  // namespace dg::conv

@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace dg {
 
@@ -32,11 +35,45 @@ template <class T> inline void store(T* p, lanes_t<T> v) { *reinterpret_cast<typ
 
 // The first `count` lanes, zeros behind them.
 template <class T> inline lanes_t<T> load_some(const T* p, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return lanes_t<T>(_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p));
+#endif
   lanes_t<T> v = {};
   std::memcpy(&v, p, size_t(count) * sizeof(T));
   return v;
 }
-template <class T> inline void store_some(T* p, lanes_t<T> v, int64_t count) { std::memcpy(p, &v, size_t(count) * sizeof(T)); }
+template <class T> inline void store_some(T* p, lanes_t<T> v, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), v);
+#endif
+  std::memcpy(p, &v, size_t(count) * sizeof(T));
+}
+
+namespace detail {
+template <class V, int... I> inline V interleave_low(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / 2 + (I % 2) * int(sizeof...(I)))...);
+}
+template <class V, int... I> inline V interleave_high(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (int(sizeof...(I)) / 2 + I / 2 + (I % 2) * int(sizeof...(I)))...);
+}
+}  // namespace detail
+
+// Rows become columns: log2 L times, the halves of the rows are interleaved.
+template <class T> inline void transpose(lanes_t<T>* rows) {
+  constexpr int L = Lanes<T>::count;
+  constexpr auto lanes = std::make_integer_sequence<int, L>{};
+  lanes_t<T> other[L];
+  lanes_t<T>*from = rows, *to = other;
+  for (int step = 1; step < L; step *= 2) {
+    for (int i = 0; i < L / 2; i++) {
+      to[2 * i] = detail::interleave_low(from[i], from[i + L / 2], lanes);
+      to[2 * i + 1] = detail::interleave_high(from[i], from[i + L / 2], lanes);
+    }
+    std::swap(from, to);
+  }
+  if (from != rows)
+    for (int i = 0; i < L; i++) rows[i] = from[i];
+}
 
 // Transposed: A is stored [depth][rows], else [rows][depth]. `init` has the stride `ldi` (0 repeats one row) and may be C itself.
 template <class T, int R, int V, bool Transposed>
@@ -84,6 +121,72 @@ void tile_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T* 
     functions[size_t(height - 1)](a + (Transposed ? r : r * lda), lda, b, depth, c + r * ldc, ldc, init + r * ldi, ldi);
     r += height;
   }
+}
+
+// ---- few columns: vectors run along the depth
+
+template <class T> inline constexpr int kFew = Lanes<T>::count / 4;  // columns of it at most
+
+// C[rows][J] = init[J] + A[rows][depth] * B[J][depth]; a null init adds to C.
+template <class T, int J>
+void few_columns(int64_t rows, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth, T* c, int64_t ldc, const T* init) {
+  constexpr int L = Lanes<T>::count, R = L / J;
+  for (int64_t r0 = 0; r0 < rows; r0 += R) {
+    const int64_t count = rows - r0 < R ? rows - r0 : R;
+    lanes_t<T> sum[L] = {};
+    const auto step = [&](int64_t k, auto get) {
+      lanes_t<T> column[J];
+#pragma GCC unroll 4
+      for (int j = 0; j < J; j++) column[j] = get(b + j * ldb + k);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const lanes_t<T> row = get(a + (r0 + (r < count ? r : 0)) * lda + k);
+#pragma GCC unroll 4
+        for (int j = 0; j < J; j++) sum[r * J + j] += row * column[j];
+      }
+    };
+    int64_t k = 0;
+    for (; k + L <= depth; k += L) step(k, [](const T* p) { return load(p); });
+    if (k < depth) step(k, [&](const T* p) { return load_some(p, depth - k); });
+    transpose<T>(sum);
+    for (int l = 1; l < L; l++) sum[0] += sum[l];
+    for (int64_t r = 0; r < count; r++)
+      for (int j = 0; j < J; j++) c[(r0 + r) * ldc + j] = (init ? init[j] : c[(r0 + r) * ldc + j]) + sum[0][r * J + j];
+  }
+}
+
+// C[rows][J] += A[depth][rows]^T * B[depth][J]: vectors run along the rows.
+template <class T, int J> void few_filters(int64_t rows, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth, T* c, int64_t ldc) {
+  constexpr int L = Lanes<T>::count, vectors = 4;
+  for (int64_t r0 = 0; r0 < rows; r0 += vectors * L) {
+    lanes_t<T> sum[vectors][J] = {};
+    const auto run = [&](auto get) {
+      for (int64_t k = 0; k < depth; k++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+          const lanes_t<T> row = get(a + k * lda + r0 + v * L, v);
+#pragma GCC unroll 4
+          for (int j = 0; j < J; j++) sum[v][j] += row * b[k * ldb + j];
+        }
+      }
+    };
+    const int64_t left = rows - r0;
+    if (left >= vectors * L) run([](const T* p, int) { return load(p); });
+    else run([&](const T* p, int v) { return left >= (v + 1) * L ? load(p) : left > v * L ? load_some(p, left - v * L) : lanes_t<T>{}; });
+    for (int64_t r = 0; r < vectors * L && r < left; r++)
+      for (int j = 0; j < J; j++) c[(r0 + r) * ldc + j] += sum[r / L][j][r % L];
+  }
+}
+
+// Calls f with a number of columns up to kFew as a compile-time one.
+template <class T, class F> void with_few(int64_t columns, F&& f) {
+  if constexpr (kFew<T> >= 4) {
+    if (columns == 4) return f(std::integral_constant<int, 4>{});
+    if (columns == 3) return f(std::integral_constant<int, 3>{});
+  }
+  if constexpr (kFew<T> >= 2)
+    if (columns == 2) return f(std::integral_constant<int, 2>{});
+  f(std::integral_constant<int, 1>{});
 }
 
 }  // namespace dg

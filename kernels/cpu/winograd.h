@@ -1,11 +1,18 @@
-// The transforms of Winograd's F(4x4, 3x3) (Lavin and Gray 2016): y = A^T [(G g G^T) * (B^T d B)] A over 6x6 tiles, on vectors of channels.
-//        | 4  0 -5  0  1  0 |        |  1/4     0     0   |        | 1  1  1  1  1  0 |
-//        | 0 -4 -4  1  1  0 |        | -1/6  -1/6  -1/6  |   A^T = | 0  1 -1  2 -2  0 |
-//  B^T = | 0  4 -4 -1  1  0 |    G = | -1/6   1/6  -1/6  |        | 0  1  1  4  4  0 |
-//        | 0 -2 -1  2  1  0 |        |  1/24  1/12  1/6  |        | 0  1 -1  8 -8  1 |
-//        | 0  2 -1 -2  1  0 |        |  1/24 -1/12  1/6  |
-//        | 0  4  0 -5  0  1 |        |   0     0     1   |
-// The gradient of the weights uses the transposes of G and A^T.
+// The transforms of Winograd's F(4x4, KxK) (Lavin and Gray 2016): y = A^T [(G g G^T) * (B^T d B)] A, on vectors of channels. An axis has 3, 2 or
+// 1 taps and with them 6, 5 or 4 points: 0, 1, -1, 2, -2, infinity for three taps, else 0, 1, -1, 2 and, for two, infinity. With 4 taps it is
+// F(3x3, 4x4) on the points of three taps: G has a column more, A^T a row less.
+//            | 4  0 -5  0  1  0 |        |  1/4     0     0   |        | 1  1  1  1  1  0 |
+//            | 0 -4 -4  1  1  0 |        | -1/6  -1/6  -1/6  |   A^T = | 0  1 -1  2 -2  0 |
+//  3:  B^T = | 0  4 -4 -1  1  0 |    G = | -1/6   1/6  -1/6  |        | 0  1  1  4  4  0 |
+//            | 0 -2 -1  2  1  0 |        |  1/24  1/12  1/6  |        | 0  1 -1  8 -8  1 |
+//            | 0  2 -1 -2  1  0 |        |  1/24 -1/12  1/6  |
+//            | 0  4  0 -5  0  1 |        |   0     0     1   |
+//            | 2 -1 -2  1  0 |           |  1/2    0   |               | 1  1  1  1  0 |
+//            | 0 -2 -1  1  0 |           | -1/2  -1/2  |         A^T = | 0  1 -1  2  0 |
+//  2:  B^T = | 0  2 -3  1  0 |       G = | -1/6   1/6  |               | 0  1  1  4  0 |
+//            | 0 -1  0  1  0 |           |  1/6   1/3  |               | 0  1 -1  8  1 |
+//            | 0  2 -1 -2  1 |           |   0     1   |
+// One tap is two without the last point, row and column. The gradient of the weights uses the transposes of G and A^T.
 #pragma once
 #include "convolution.h"
 #include "tile.h"
@@ -14,102 +21,292 @@ namespace dg::winograd {
 
 using V = lanes_t<float>;
 
+template <int K> inline constexpr int kPoints = K == 4 ? 6 : K + 3;
+template <int K> inline constexpr int kOutputs = kPoints<K> - K + 1;
+
 // Each is a product with the named matrix: in d[0], d[s] .., out o[0], o[t] ..
-inline void input_line(const V* d, int s, V* o, int t) {  // B^T, 6 to 6
-  const V d0 = d[0], d1 = d[s], d2 = d[2 * s], d3 = d[3 * s], d4 = d[4 * s], d5 = d[5 * s];
-  const V a = d4 - 4.0f * d2, b = d3 - 4.0f * d1, c = d4 - d2, e = 2.0f * (d3 - d1);
-  o[0] = 4.0f * d0 + d4 - 5.0f * d2;
-  o[t] = a + b;
-  o[2 * t] = a - b;
-  o[3 * t] = c + e;
-  o[4 * t] = c - e;
-  o[5 * t] = 4.0f * d1 + d5 - 5.0f * d3;
+template <int K> inline void input_line(const V* d, int s, V* o, int t) {  // B^T, points to points
+  const V d0 = d[0], d1 = d[s], d2 = d[2 * s], d3 = d[3 * s];
+  if constexpr (K >= 3) {
+    const V d4 = d[4 * s], d5 = d[5 * s], a = d4 - 4.0f * d2, b = d3 - 4.0f * d1, c = d4 - d2, e = d3 - d1;
+    o[0] = 4.0f * (d0 - d2) + c;
+    o[t] = a + b;
+    o[2 * t] = a - b;
+    o[3 * t] = c + 2.0f * e;
+    o[4 * t] = c - 2.0f * e;
+    o[5 * t] = 4.0f * (d1 - d3) + (d5 - d3);
+  } else {
+    const V a = d3 - d1;
+    o[0] = (2.0f * d0 - d1) + (d3 - 2.0f * d2);
+    o[t] = (a - d1) - d2;
+    o[2 * t] = (2.0f * d1 + d3) - 3.0f * d2;
+    o[3 * t] = a;
+    if constexpr (K == 2) o[4 * t] = (d[4 * s] - d2) - 2.0f * a;
+  }
 }
 
-inline void output_line(const V* m, int s, V* o, int t) {  // A^T, 6 to 4
-  const V m0 = m[0], m1 = m[s], m2 = m[2 * s], m3 = m[3 * s], m4 = m[4 * s], m5 = m[5 * s];
-  const V a = m1 + m2, b = m1 - m2, c = m3 + m4, d = m3 - m4;
-  o[0] = m0 + a + c;
-  o[t] = b + 2.0f * d;
-  o[2 * t] = a + 4.0f * c;
-  o[3 * t] = b + 8.0f * d + m5;
+template <int K> inline void output_line(const V* m, int s, V* o, int t) {  // A^T, points to outputs
+  const V m0 = m[0], m1 = m[s], m2 = m[2 * s], m3 = m[3 * s], a = m1 + m2, b = m1 - m2;
+  if constexpr (K >= 3) {
+    const V m4 = m[4 * s], c = m3 + m4, d = m3 - m4;
+    o[0] = m0 + a + c;
+    o[t] = b + 2.0f * d;
+    o[2 * t] = a + 4.0f * c;
+    if constexpr (K == 3) o[3 * t] = 8.0f * d + (b + m[5 * s]);
+    else o[2 * t] = 4.0f * c + (a + m[5 * s]);
+  } else {
+    o[0] = m0 + a + m3;
+    o[t] = b + 2.0f * m3;
+    o[2 * t] = a + 4.0f * m3;
+    o[3 * t] = b + 8.0f * m3;
+    if constexpr (K == 2) o[3 * t] += m[4 * s];
+  }
 }
 
-inline void gradient_line(const V* y, int s, V* o, int t) {  // A, 4 to 6
-  const V y0 = y[0], y1 = y[s], y2 = y[2 * s], y3 = y[3 * s];
+template <int K> inline void gradient_line(const V* y, int s, V* o, int t) {  // A, outputs to points
+  const V y0 = y[0], y1 = y[s], y2 = y[2 * s], y3 = K == 4 ? V{} : y[3 * s];
   const V a = y0 + y2, b = y1 + y3, c = y0 + 4.0f * y2, d = 2.0f * y1 + 8.0f * y3;
   o[0] = y0;
   o[t] = a + b;
   o[2 * t] = a - b;
   o[3 * t] = c + d;
-  o[4 * t] = c - d;
-  o[5 * t] = y3;
+  if constexpr (K >= 3) o[4 * t] = c - d;
+  if constexpr (K > 1) o[(kPoints<K> - 1) * t] = K == 4 ? y2 : y3;
 }
 
-inline void weight_line(const V* g, int s, V* o, int t) {  // G, 3 to 6
-  const V g0 = g[0], g1 = g[s], g2 = g[2 * s];
-  const V a = (g0 + g2) * (-1.0f / 6), b = g1 * (1.0f / 6), c = g0 * (1.0f / 24) + g2 * (1.0f / 6), d = g1 * (1.0f / 12);
-  o[0] = g0 * 0.25f;
-  o[t] = a - b;
-  o[2 * t] = a + b;
-  o[3 * t] = c + d;
-  o[4 * t] = c - d;
-  o[5 * t] = g2;
+template <int K> inline void weight_line(const V* g, int s, V* o, int t) {  // G, taps to points
+  const V g0 = g[0], g1 = K > 1 ? g[s] : V{}, g2 = K > 2 ? g[2 * s] : V{}, g3 = K > 3 ? g[3 * s] : V{};
+  if constexpr (K >= 3) {
+    const V a = (g0 + g2) * (-1.0f / 6), b = (g1 + g3) * (1.0f / 6), c = g0 * (1.0f / 24) + g2 * (1.0f / 6), d = g1 * (1.0f / 12) + g3 * (1.0f / 3);
+    o[0] = g0 * 0.25f;
+    o[t] = a - b;
+    o[2 * t] = a + b;
+    o[3 * t] = c + d;
+    o[4 * t] = c - d;
+    o[5 * t] = K == 4 ? g3 : g2;
+  } else {
+    o[0] = g0 * 0.5f;
+    o[t] = (g0 + g1) * -0.5f;
+    o[2 * t] = (g1 - g0) * (1.0f / 6);
+    o[3 * t] = g0 * (1.0f / 6) + g1 * (1.0f / 3);
+    if constexpr (K == 2) o[4 * t] = g1;
+  }
 }
 
-inline void weight_gradient_line(const V* u, int s, V* o, int t) {  // G^T, 6 to 3
-  const V u0 = u[0], u1 = u[s], u2 = u[2 * s], u3 = u[3 * s], u4 = u[4 * s], u5 = u[5 * s];
-  const V a = (u1 + u2) * (-1.0f / 6), b = u3 + u4;
-  o[0] = 0.25f * u0 + a + b * (1.0f / 24);
-  o[t] = (u2 - u1) * (1.0f / 6) + (u3 - u4) * (1.0f / 12);
-  o[2 * t] = a + b * (1.0f / 6) + u5;
+template <int K> inline void weight_gradient_line(const V* u, int s, V* o, int t) {  // G^T, points to taps
+  const V u0 = u[0], u1 = u[s], u2 = u[2 * s], u3 = u[3 * s];
+  if constexpr (K >= 3) {
+    const V u4 = u[4 * s], u5 = u[5 * s], a = (u1 + u2) * (-1.0f / 6), b = u3 + u4, c = (u2 - u1) * (1.0f / 6), d = u3 - u4;
+    o[0] = 0.25f * u0 + a + b * (1.0f / 24);
+    o[t] = c + d * (1.0f / 12);
+    o[2 * t] = a + b * (1.0f / 6);
+    if constexpr (K == 3) o[2 * t] += u5;
+    else o[3 * t] = c + d * (1.0f / 3) + u5;
+  } else {
+    o[0] = 0.5f * (u0 - u1) + (u3 - u2) * (1.0f / 6);
+    if constexpr (K == 2) o[t] = u[4 * s] - 0.5f * u1 + u2 * (1.0f / 6) + u3 * (1.0f / 3);
+  }
 }
 
 // ---- tiles
 
 inline constexpr int64_t L = Lanes<float>::count, P = kPanel<float>;
 
-struct Grid {
-  int64_t images, height, width;          // of the source
-  int64_t out_height, out_width;          // of the result
-  int64_t top, left;                      // source row of tile row 0 is -top
-  int64_t channels, filters;              // of source and result
-  int64_t tiles_y() const { return conv::ceil_div(out_height, 4); }
-  int64_t tiles_x() const { return conv::ceil_div(out_width, 4); }
-  int64_t tiles() const { return images * tiles_y() * tiles_x(); }
+// Channels-last pictures: `channels` (of one group) are taken of each pixel.
+struct Pictures {
+  int64_t height, width, channels, pixel;
+  int64_t step;  // of positions of a tile in the picture: 2 where a stride splits it into phases
+  int64_t image() const { return height * width * pixel; }
 };
 
+// One transform of a tile at (y, x): its positions are step * (y + i) + shift_y, step * (x + j) + shift_x.
+struct Phase {
+  int taps_y, taps_x;
+  int64_t shift_y, shift_x;
+  int64_t first_y = 0, first_x = 0, skip = 1;  // its taps in the kernel: first + skip * i (which may go backwards)
+  static int points(int taps) { return taps == 4 ? 6 : taps + 3; }
+  bool at(int64_t row, int64_t column) const { return row < points(taps_y) && column < points(taps_x); }  // whether it has the point
+};
+
+// A convolution by tiles: all sources are summed into each target. One of the two lists has one phase. Phases are ordered so that those which
+// have a point are neighbours.
+struct Grid {
+  int64_t images, tile, tiles_y, tiles_x;  // tile: its results on each axis
+  Pictures in, out;
+  Phase sources[4], targets[4];
+  int source_count, target_count;
+  int64_t rows, columns;  // of the points
+  int64_t points() const { return rows * columns; }
+  int64_t tiles() const { return images * tiles_y * tiles_x; }
+};
+
+struct Range {
+  int64_t begin, end;
+};
+
+inline Range phases_at(const Phase* phases, int count, const Grid& g, int64_t point) {
+  const int64_t row = point / g.columns, column = point % g.columns;
+  Range r{0, count};
+  while (r.begin < count && !phases[r.begin].at(row, column)) r.begin++;
+  while (r.end > r.begin && !phases[r.end - 1].at(row, column)) r.end--;
+  return r;
+}
+
 struct Place {
-  int64_t image, y, x;  // of a tile: its image and the result position of its corner
+  int64_t image, y, x;  // of a tile: its image and its corner
 };
 
 inline Place place_of(const Grid& g, int64_t tile) {
-  const int64_t across = g.tiles_x(), down = g.tiles_y();
-  return {tile / across / down, tile / across % down * 4, tile % across * 4};
+  return {tile / g.tiles_x / g.tiles_y, tile / g.tiles_x % g.tiles_y * g.tile, tile % g.tiles_x * g.tile};
 }
 
-// B^T d B of one tile: results of a vector of channels are `plane` apart, vectors `chunk`.
-inline void transform_input(const Grid& g, const float* x, const Place& at, float* v, int64_t plane, int64_t chunk) {
-  const int64_t y0 = at.y - g.top, x0 = at.x - g.left;
-  const bool inner = y0 >= 0 && x0 >= 0 && y0 + 6 <= g.height && x0 + 6 <= g.width;
-  for (int64_t c = 0; c < g.channels; c += L, v += chunk) {
-    const int64_t count = std::min(L, g.channels - c);
-    V d[36], e[36];
-    for (int i = 0; i < 6; i++) {
-      for (int j = 0; j < 6; j++) {
-        const int64_t iy = y0 + i, ix = x0 + j;
-        const float* from = x + ((at.image * g.height + iy) * g.width + ix) * g.channels + c;
-        if (inner && count == L) d[i * 6 + j] = load(from);
-        else if (iy < 0 || ix < 0 || iy >= g.height || ix >= g.width) d[i * 6 + j] = V{};
-        else d[i * 6 + j] = count == L ? load(from) : load_some(from, count);
-      }
+// Calls f with the taps of a phase as compile-time numbers.
+template <class F> inline void with_taps(const Phase& p, F&& f) {
+  using one = std::integral_constant<int, 1>;
+  using two = std::integral_constant<int, 2>;
+  if (p.taps_y == 4) return f(std::integral_constant<int, 4>{}, std::integral_constant<int, 4>{});
+  if (p.taps_y == 3) return f(std::integral_constant<int, 3>{}, std::integral_constant<int, 3>{});
+  if (p.taps_y == 2) return p.taps_x == 2 ? f(two{}, two{}) : f(two{}, one{});
+  return p.taps_x == 2 ? f(one{}, two{}) : f(one{}, one{});
+}
+
+// B^T d B of a tile: vectors of channels are `chunk` apart, points `plane`. Lines first, so that addresses are a register and multiples of another.
+template <int KY, int KX>
+void transform_input(const Pictures& s, const float* x, int64_t y0, int64_t x0, float* v, int64_t plane, int64_t columns, int64_t chunk) {
+  constexpr int H = kPoints<KY>, W = kPoints<KX>;
+  const int64_t pixel = s.step * s.pixel, line = pixel * s.width, row = plane * columns;
+  bool whole = true, inside_y[H], inside_x[W];
+  for (int i = 0; i < H; i++) whole &= inside_y[i] = y0 + s.step * i >= 0 && y0 + s.step * i < s.height;
+  for (int j = 0; j < W; j++) whole &= inside_x[j] = x0 + s.step * j >= 0 && x0 + s.step * j < s.width;
+  const float* corner = x + (y0 * s.width + x0) * s.pixel;
+  const auto pass = [&](auto get) {
+    V e[H * W];
+    const float* p = corner;
+#pragma GCC unroll 6
+    for (int i = 0; i < H; i++, p += line) {
+      V d[W];
+#pragma GCC unroll 6
+      for (int j = 0; j < W; j++) d[j] = get(p + j * pixel, i, j);
+      input_line<KX>(d, 1, e + i * W, 1);
     }
-    for (int j = 0; j < 6; j++) input_line(d + j, 6, e + j, 6);
-    for (int i = 0; i < 6; i++) {
-      V o[6];
-      input_line(e + i * 6, 1, o, 1);
-      for (int j = 0; j < 6; j++) store(v + (i * 6 + j) * plane, o[j]);
+    float* to = v;
+#pragma GCC unroll 6
+    for (int j = 0; j < W; j++, to += plane) {
+      V o[H];
+      input_line<KY>(e + j, W, o, 1);
+#pragma GCC unroll 6
+      for (int i = 0; i < H; i++) store(to + i * row, o[i]);
     }
+    corner += L, v += chunk;
+  };
+  int64_t left = s.channels;
+  if (whole)
+    for (; left >= L; left -= L) pass([](const float* p, int, int) { return load(p); });
+  else
+    for (; left >= L; left -= L) pass([&](const float* p, int i, int j) { return inside_y[i] && inside_x[j] ? load(p) : V{}; });
+  if (left > 0) pass([&](const float* p, int i, int j) { return inside_y[i] && inside_x[j] ? load_some(p, left) : V{}; });
+}
+
+// A^T m A and the bias for channels [c0, c1) of a tile; m and the bias are at c0.
+template <int KY, int KX>
+void transform_output(const Pictures& s, float* y, int64_t y0, int64_t x0, const float* m, int64_t plane, int64_t columns, const float* bias,
+                      int64_t c0, int64_t c1) {
+  constexpr int H = kPoints<KY>, W = kPoints<KX>, OY = kOutputs<KY>, OX = kOutputs<KX>;
+  const int64_t pixel = s.step * s.pixel, line = pixel * s.width, row = plane * columns;
+  bool whole = true, inside_y[OY], inside_x[OX];
+  for (int i = 0; i < OY; i++) whole &= inside_y[i] = y0 + s.step * i >= 0 && y0 + s.step * i < s.height;
+  for (int j = 0; j < OX; j++) whole &= inside_x[j] = x0 + s.step * j >= 0 && x0 + s.step * j < s.width;
+  float* corner = y + (y0 * s.width + x0) * s.pixel + c0;
+  const auto pass = [&](auto put) {
+    const V add = load(bias);
+    V e[H * OX];
+    const float* from = m;
+#pragma GCC unroll 6
+    for (int i = 0; i < H; i++, from += row) {
+      V d[W];
+#pragma GCC unroll 6
+      for (int j = 0; j < W; j++) d[j] = load(from + j * plane);
+      output_line<KX>(d, 1, e + i * OX, 1);
+    }
+    float* to = corner;
+#pragma GCC unroll 4
+    for (int j = 0; j < OX; j++, to += pixel) {
+      V o[OY];
+      output_line<KY>(e + j, OX, o, 1);
+#pragma GCC unroll 4
+      for (int i = 0; i < OY; i++) put(to + i * line, o[i] + add, i, j);
+    }
+    corner += L, m += L, bias += L;
+  };
+  int64_t left = c1 - c0;
+  if (whole)
+    for (; left >= L; left -= L) pass([](float* p, V v, int, int) { store(p, v); });
+  const auto some = [&](float* p, V v, int i, int j) {
+    if (!inside_y[i] || !inside_x[j]) return;
+    if (left >= L) store(p, v);
+    else store_some(p, v, left);
+  };
+  for (; left > 0; left -= L) pass(some);
+}
+
+// ---- what becomes of a convolution
+
+// Kernel positions of phase r: r, r + stride ..
+inline int taps_of(int64_t kernel, int64_t stride, int64_t r) { return int((kernel - r + stride - 1) / stride); }
+
+// Results of a tile on each axis.
+inline int64_t tile_of(const ConvShape& s) { return s.stride[1] == 1 && s.kernel[1] == 4 ? 3 : 4; }
+
+// Rows and columns of phases; of those with more taps on an axis, none is apart from the others.
+inline constexpr int kPhases[4][2] = {{1, 0}, {0, 0}, {0, 1}, {1, 1}};
+
+// Forward: tap t = stride * q + r of result o reads stride * (o + q) + r - padding, so phase r is a convolution of every stride-th position.
+inline Grid forward_grid(const ConvShape& s) {
+  Grid g{};
+  const int64_t stride = s.stride[1];
+  g.images = s.batch * s.input[0];
+  g.tile = tile_of(s), g.tiles_y = conv::ceil_div(s.output[1], g.tile), g.tiles_x = conv::ceil_div(s.output[2], g.tile);
+  g.in = {s.input[1], s.input[2], s.group_channels(), s.pixel, stride};
+  g.out = {s.output[1], s.output[2], s.group_filters(), s.filters, 1};
+  for (const auto& [y, x] : kPhases) {
+    if (y >= stride || x >= stride) continue;
+    g.sources[g.source_count++] = {taps_of(s.kernel[1], stride, y), taps_of(s.kernel[2], stride, x), y - s.padding[1], x - s.padding[2],
+                                   y, x, int(stride)};
+  }
+  const int most_y = taps_of(s.kernel[1], stride, 0), most_x = taps_of(s.kernel[2], stride, 0);
+  g.targets[g.target_count++] = {most_y, most_x, 0, 0, 0, 0, 1};
+  g.rows = Phase::points(most_y), g.columns = Phase::points(most_x);
+  return g;
+}
+
+// Backward: dx at stride * m + r - padding is the sum over q of dy[m - q] w[stride * q + r]: phase r is a convolution with its taps reversed, whose
+// window in dy starts at m - taps + 1 for the first m that there is. Phases whose windows agree share the transforms of dy and a grid: f is called
+// with each grid.
+template <class F> void each_backward_grid(const ConvShape& s, F&& f) {
+  const int64_t stride = s.stride[1];
+  const auto begin = [&](int axis, int64_t r) { return (s.padding[axis] - r + stride - 1) / stride; };
+  const auto window = [&](int axis, int64_t r) { return begin(axis, r) - taps_of(s.kernel[axis], stride, r) + 1; };
+  const auto groups = [&](int axis) { return stride == 2 && window(axis, 0) != window(axis, 1) ? 2 : 1; };
+  for (int64_t group = 0; group < groups(1) * groups(2); group++) {
+    const int64_t group_y = group / groups(2), group_x = group % groups(2);
+    Grid g{};
+    g.images = s.batch * s.input[0], g.tile = tile_of(s);
+    g.in = {s.output[1], s.output[2], s.group_filters(), s.filters, 1};
+    g.out = {s.input[1], s.input[2], s.group_channels(), s.channels, stride};
+    int most_y = 0, most_x = 0;
+    for (const auto& [y, x] : kPhases) {
+      if (y >= stride || x >= stride || (groups(1) == 2 && y != group_y) || (groups(2) == 2 && x != group_x)) continue;
+      const int ky = taps_of(s.kernel[1], stride, y), kx = taps_of(s.kernel[2], stride, x);
+      Phase& p = g.targets[g.target_count++];
+      p = {ky, kx, stride * begin(1, y) + y - s.padding[1], stride * begin(2, x) + x - s.padding[2],
+           y + stride * (ky - 1), x + stride * (kx - 1), -stride};
+      g.tiles_y = std::max(g.tiles_y, conv::ceil_div(s.input[1] - p.shift_y, g.tile * stride));
+      g.tiles_x = std::max(g.tiles_x, conv::ceil_div(s.input[2] - p.shift_x, g.tile * stride));
+      most_y = std::max(most_y, ky), most_x = std::max(most_x, kx);
+    }
+    g.sources[g.source_count++] = {most_y, most_x, window(1, group_y), window(2, group_x)};
+    g.rows = Phase::points(most_y), g.columns = Phase::points(most_x);
+    f(g);
   }
 }
 

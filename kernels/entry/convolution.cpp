@@ -9,7 +9,10 @@ using namespace dg;
 
 namespace {
 std::atomic<bool> winograd{true};
-}
+std::atomic<uint32_t> reorders{0};
+}  // namespace
+
+void dg::count_reorder() { reorders.fetch_add(1, std::memory_order_relaxed); }
 
 bool dg::winograd_enabled() { return winograd.load(std::memory_order_relaxed); }
 
@@ -58,3 +61,5 @@ int32_t dg_conv_set_winograd(uint32_t on) {
 }
 
 uint32_t dg_conv_get_winograd(void) { return winograd_enabled() ? 1 : 0; }
+
+uint32_t dg_conv_reorders(void) { return reorders.load(std::memory_order_relaxed); }
