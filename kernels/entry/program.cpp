@@ -215,6 +215,7 @@ int32_t dg_program_bind(uint32_t program, uint32_t slot, uint32_t storage, doubl
     for (const size_t header : it.slots[slot].headers) {
       dg_tensor& t = it.headers[header];
       t.storage = storage;
+      if (t.dtype > DG_BOOL) continue;  // a header that the call did not look at
       t.offset = it.offsets[header] + offset_bytes / double(dtype_size(t.dtype));
     }
   });
