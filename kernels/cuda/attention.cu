@@ -308,49 +308,41 @@ __global__ void __launch_bounds__(kTileThreads<C>) attention_queries(const __gri
   }
 }
 
-// dk = scale ds^T q and dv = p^T dout, of a matrix of keys and values that `heads / groups` heads use.
-template <class T, class C>
+// dv = p^T dout, or dk = scale ds^T q, of a matrix of keys and values that `heads / groups` heads use. One at a time: both together need more registers than
+// there are.
+template <class T, class C, bool values>
 __global__ void __launch_bounds__(kTileThreads<C>) attention_keys(const __grid_constant__ Arguments<T, C> a, int64_t tasks, int64_t chunks) {
   constexpr int edge = kEdge<C>;
   DG_SHARED(Shared<C>, shared);
   for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
     const Task<C> t(task, a.keys, chunks);
-    Part<C> dk, dv;
+    Part<C> sum;
     for (int64_t g = 0; g < a.heads / a.groups; g++) {
       const int64_t item = Attention::query_of(t.item, g, a.heads, a.groups), mask = a.mask_of(item);
       const T *const q = a.q.of(item), *const k = a.k.of(item), *const v = a.v.of(item), *const dout = a.dout.of(item);
       for (int64_t from = a.causal ? t.first : 0; from < a.rows; from += edge) {
-        Part<C> weights = product<C>(shared, k, a.k.stack, t.first, a.keys, q, a.q.stack, from, a.rows, a.depth);
-        Part<C> slopes = product<C>(shared, v, a.v.stack, t.first, a.keys, dout, a.dout.stack, from, a.rows, a.width);
-#pragma unroll
-        for (int j = 0; j < kPart; j++) {
-          const int64_t row = from + weights.column(j);
-          const C shift = shift_of(a, item, row), inner = row < a.rows ? a.inner[item * a.rows + row] : C(0);
-#pragma unroll
-          for (int i = 0; i < kPart; i++) {
-            const C e = exp_(a.score(weights.at[i][j], mask, row, t.first + weights.row(i)) - shift);
-            weights.at[i][j] = e;
-            slopes.at[i][j] = e * (slopes.at[i][j] - inner);
-          }
+        // Kept in shared memory, each thread its own elements: with both products in registers there are too few of them for the rest.
+        product<C>(shared, k, a.k.stack, t.first, a.keys, q, a.q.stack, from, a.rows, a.depth).store(shared.tile);
+        if constexpr (!values)
+          product<C>(shared, v, a.v.stack, t.first, a.keys, dout, a.dout.stack, from, a.rows, a.width).store(shared.piece);
+#pragma unroll 1
+        for (int at = 0; at < kPart * kPart; at++) {
+          const int i = Part<C>::row(at / kPart), j = Part<C>::column(at % kPart);
+          const int64_t row = from + j;
+          const C e = exp_(a.score(shared.tile[i][j], mask, row, t.first + i) - shift_of(a, item, row));
+          const C inner = !values && row < a.rows ? a.inner[item * a.rows + row] : C(0);
+          shared.tile[i][j] = values ? e : e * (shared.piece[i][j] - inner);
         }
-        if (a.dv.data) {
-          weights.store(shared.tile);
-          load_piece<edge>(shared.piece, dout, a.dout.stack, from, a.rows, t.column, a.width);
-          __syncthreads();
-          dv.add(shared.tile, shared.piece);
-          __syncthreads();
-        }
-        if (a.dk.data) {
-          slopes.store(shared.tile);
-          load_piece<edge>(shared.piece, q, a.q.stack, from, a.rows, t.column, a.depth);
-          __syncthreads();
-          dk.add(shared.tile, shared.piece);
-          __syncthreads();
-        }
+        __syncthreads();
+        if constexpr (values) load_piece<edge>(shared.piece, dout, a.dout.stack, from, a.rows, t.column, a.width);
+        else load_piece<edge>(shared.piece, q, a.q.stack, from, a.rows, t.column, a.depth);
+        __syncthreads();
+        sum.add(shared.tile, shared.piece);
+        __syncthreads();
       }
     }
-    if (a.dk.data) write_part(dk, a.dk, t.item, t.first, a.keys, t.column, a.depth, a.scale);
-    if (a.dv.data) write_part(dv, a.dv, t.item, t.first, a.keys, t.column, a.width, C(1));
+    if constexpr (values) write_part(sum, a.dv, t.item, t.first, a.keys, t.column, a.width, C(1));
+    else write_part(sum, a.dk, t.item, t.first, a.keys, t.column, a.depth, a.scale);
   }
 }
 
@@ -387,9 +379,12 @@ void attention_backward(const Attention& a, const Tensor* dq, const Tensor* dk, 
       const int64_t tasks = tasks_for<C>(a.items, a.rows, a.depth);
       launch("attention_queries", attention_queries<T, C>, blocks_for(tasks, 1), kTileThreads<C>, 0, all, tasks, chunks_for<C>(a.depth));
     }
-    if (!dk && !dv) return;
-    const int64_t columns = std::max(dk ? a.depth : 1, dv ? a.width : 1), tasks = tasks_for<C>(a.items / (a.heads / a.groups), a.keys, columns);
-    launch("attention_keys", attention_keys<T, C>, blocks_for(tasks, 1), kTileThreads<C>, 0, all, tasks, chunks_for<C>(columns));
+    const auto keys = [&](auto kernel, int64_t columns) {
+      const int64_t tasks = tasks_for<C>(a.items / (a.heads / a.groups), a.keys, columns);
+      launch("attention_keys", kernel, blocks_for(tasks, 1), kTileThreads<C>, 0, all, tasks, chunks_for<C>(columns));
+    };
+    if (dk) keys(attention_keys<T, C, false>, a.depth);
+    if (dv) keys(attention_keys<T, C, true>, a.width);
   });
 }
 
