@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { defaultGenerator } from "../ops/random.ts";
+import { defaultGenerator } from "../ops/generator.ts";
 
 function mix(h: number): number {
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);

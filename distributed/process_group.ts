@@ -9,15 +9,14 @@ import { AutogradError, DeviceError, DistributedError, DTypeError, ShapeError } 
 import { type Frame, frame, NONE } from "../ffi/frame.ts";
 import type { Device } from "../ffi/device.ts";
 import { findFailures } from "../ffi/library.ts";
-import { allocate } from "../ffi/storage.ts";
 import { copyInto } from "../ops/copy.ts";
 import { checkWritable } from "../ops/inplace.ts";
 import { checkTensor } from "../ops/native.ts";
 import { context } from "../tensor/context.ts";
-import { bytesOf } from "../tensor/dtype.ts";
 import { unrepeatable } from "../tensor/recorder.ts";
-import { contiguousStrides, numelOf, sameShape, type Shape, textOf } from "../tensor/shape.ts";
+import { sameShape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
+import { lies, type Part, piece, putBack, staged } from "./staging.ts";
 import { NativeWork, type ReduceOp, type Work, type WorkOwner } from "./work.ts";
 
 /** How long a collective may take. */
@@ -107,15 +106,6 @@ export interface CommunicatorParts {
   ranks: readonly number[];
   /** Milliseconds that a collective may take unless told otherwise. */
   timeout: number;
-}
-
-/** A tensor that takes part in a collective: itself, or a contiguous copy. */
-interface Part {
-  readonly tensor: Tensor;
-  /** Holds memory of the collective's own. */
-  readonly staged: boolean;
-  /** Copies the result to where it belongs. */
-  readonly finish: (() => void) | null;
 }
 
 /** Groups of devices, which go on while a collective fails. */
@@ -476,26 +466,4 @@ export class CommunicatorGroup implements ProcessGroup, WorkOwner {
       }
     }
   }
-}
-
-/** True if a collective can work where the tensor lies: without gaps, and not in memory of JavaScript's, which may be detached meanwhile. */
-function lies(x: Tensor): boolean {
-  return x.isContiguous() && x.storage.lent === null;
-}
-
-/** A contiguous tensor of the collective's own, like `like` but for its shape. No scope knows it: it lives as long as the work. */
-function staged(shape: Shape, like: Tensor): Tensor {
-  const storage = allocate(numelOf(shape) * bytesOf(like.dtype), like.device, shape);
-  storage.retain();
-  return new Tensor(storage, shape, contiguousStrides(shape), 0, like.dtype, false);
-}
-
-/** Part `i` of a staged tensor. */
-function piece(whole: Tensor, shape: Shape, i: number): Tensor {
-  return new Tensor(whole.storage, shape, contiguousStrides(shape), i * numelOf(shape), whole.dtype, false);
-}
-
-/** Copies a result to where it belongs, unless that was disposed of meanwhile. */
-function putBack(x: Tensor, result: Tensor): void {
-  if (!x.disposed && x.storage.id !== 0 && !x.storage.detached) copyInto(x, result);
 }

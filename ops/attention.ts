@@ -18,7 +18,7 @@ import { ones } from "./creation.ts";
 import { tril } from "./arrange.ts";
 import { matmul } from "./matmul.ts";
 import { checkFloat, checkTensor, emptyTensor, native } from "./native.ts";
-import { dropout } from "./random.ts";
+import { dropout } from "./dropout.ts";
 import { amax, sum } from "./reduction.ts";
 import { softmax } from "./softmax.ts";
 import { expand, permute, reshape, select, stack, transpose, unsqueeze } from "./view.ts";

@@ -1,161 +1,29 @@
 /**
- * Random numbers: Philox4x32-10 streams, the same on any number of threads and any device.
+ * Random tensors.
  *
  * @module
  */
-import { record } from "../autograd/tape.ts";
 import { device as deviceOf } from "../ffi/device.ts";
 import { DTypeError, ShapeError } from "../ffi/errors.ts";
-import { BinaryOp, RandomOp } from "../ffi/op_codes.ts";
+import { RandomOp } from "../ffi/op_codes.ts";
 import { type DType, getDefaultDType, isFloat } from "../tensor/dtype.ts";
-import { counted, refuseInCapture } from "../tensor/capture.ts";
-import { recorder, unrepeatable } from "../tensor/recorder.ts";
-import { checkShape, type Shape, textOf } from "../tensor/shape.ts";
+import { recorder } from "../tensor/recorder.ts";
 import { scope } from "../tensor/scope.ts";
+import { checkShape, type Shape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { copyInto, to } from "./copy.ts";
 import { defaultDevice, emptyLike as requestedLike, type TensorOptions } from "./creation.ts";
+import { checkProbability, defaultGenerator, fillKernel, Generator, type Parameters } from "./generator.ts";
 import { overwrite } from "./inplace.ts";
-import { checkFloat, checkTensor, emptyLike, emptyTensor, native } from "./native.ts";
+import { checkFloat, checkTensor, emptyTensor, native } from "./native.ts";
 import { item } from "./read.ts";
 import { any } from "./reduction.ts";
 import { reshape } from "./view.ts";
-
-/** Where a {@linkcode Generator} stands; plain data, for checkpoints. */
-export interface GeneratorState {
-  /** The seed, as a decimal number of up to 64 bits. */
-  seed: string;
-  /** Counters used so far. */
-  offset: number;
-}
-
-const MASK64 = (1n << 64n) - 1n;
-
-/**
- * A stream of random numbers: a seed and how many of its counters are used up.
- *
- * Each call that draws takes the next counters, one for four 32-bit words. Two generators with the same state give the same numbers.
- *
- * @example Repeating a draw
- * ```ts
- * import { Generator, rand } from "@dinograd/dinograd";
- * import { assertEquals } from "@std/assert";
- * const generator = new Generator(42);
- * const state = generator.getState();
- * const first = rand([3], { generator }).tolist();
- * generator.setState(state);
- * assertEquals(rand([3], { generator }).tolist(), first);
- * ```
- */
-export class Generator {
-  #seed = 0n;
-  #offset = 0;
-
-  /**
-   * A stream at its beginning.
-   *
-   * @param seed Whole number, 0 to 2^64 - 1 (negative ones count back from 2^64). Default: one that nobody can foresee.
-   * @throws {RangeError} If it is not a whole number.
-   */
-  constructor(seed?: number | bigint) {
-    if (seed === undefined) this.seed();
-    else this.manualSeed(seed);
-  }
-
-  /** Starts the stream of `seed` from its beginning. @throws {RangeError} If it is not a whole number. */
-  manualSeed(seed: number | bigint): this {
-    refuseInCapture("a generator cannot be seeded inside");
-    unrepeatable("it seeds a generator");
-    if (typeof seed !== "bigint" && !Number.isSafeInteger(seed)) throw new RangeError(`manualSeed: takes a whole number, got ${seed}`);
-    this.#seed = BigInt(seed) & MASK64;
-    this.#offset = 0;
-    return this;
-  }
-
-  /** Starts a stream that nobody can foresee, and returns its seed. */
-  seed(): bigint {
-    this.manualSeed(crypto.getRandomValues(new BigUint64Array(1))[0]);
-    return this.#seed;
-  }
-
-  /** The seed of the stream. */
-  initialSeed(): bigint {
-    return this.#seed;
-  }
-
-  /** Where the stream stands. */
-  getState(): GeneratorState {
-    unrepeatable("it reads the state of a generator");
-    return { seed: String(this.#seed), offset: this.#offset };
-  }
-
-  /** Goes to where `state` was taken. @throws {RangeError} If it is not a state. */
-  setState(state: GeneratorState): this {
-    if (!/^\d{1,20}$/.test(state?.seed) || !Number.isSafeInteger(state.offset) || state.offset < 0) {
-      throw new RangeError(`setState: takes { seed, offset } from getState(), got ${JSON.stringify(state)}`);
-    }
-    refuseInCapture("a generator's state cannot be set inside");
-    unrepeatable("it sets the state of a generator");
-    this.#seed = BigInt(state.seed) & MASK64;
-    this.#offset = state.offset;
-    return this;
-  }
-
-  #part(offset: number): StreamPart {
-    return [Number(this.#seed & 0xffffffffn), Number(this.#seed >> 32n), offset % 4294967296, Math.floor(offset / 4294967296)];
-  }
-
-  /** Takes `counters` counters of the stream for a native call. */
-  take(counters: number): StreamPart {
-    const offset = this.#offset;
-    this.#offset += counters;
-    counted(this, counters, true, (by) => this.#offset += by);
-    const part = this.#part(offset);
-    recorder?.random(this, counters, part, () => {
-      const again = this.#part(this.#offset);
-      this.#offset += counters;
-      return again;
-    }, () => this.#offset -= counters);
-    return part;
-  }
-}
-
-/** Seed and first counter as the low and high words that native calls take. */
-export type StreamPart = readonly [seedLow: number, seedHigh: number, offsetLow: number, offsetHigh: number];
-
-/** The generator of every call that names none. */
-export const defaultGenerator: Generator = new Generator();
-
-/** Seeds {@linkcode defaultGenerator}, so that what follows repeats. @throws {RangeError} If the seed is not a whole number. */
-export function manualSeed(seed: number | bigint): Generator {
-  return defaultGenerator.manualSeed(seed);
-}
 
 /** What the random creation functions take besides a shape. */
 export interface RandomOptions extends TensorOptions {
   /** Source of the numbers. Default {@linkcode defaultGenerator}. */
   generator?: Generator;
-}
-
-type Parameters = readonly [a?: number, b?: number, c?: number, d?: number];
-
-/** Elements that one counter makes. */
-function perCounter(op: keyof typeof RandomOp, dtype: DType): number {
-  return op === "bits" || ((op === "uniform" || op === "normal") && dtype !== "float64") ? 4 : 2;
-}
-
-/** Fills `x`, whatever its strides, with numbers by row-major position. */
-function fillKernel(x: Tensor, op: keyof typeof RandomOp, [a = 0, b = 0, c = 0, d = 0]: Parameters, generator = defaultGenerator): Tensor {
-  if (!(generator instanceof Generator)) throw new TypeError(`${op}: generator must be a Generator, got ${typeof generator}`);
-  const part = generator.take(Math.ceil(x.numel() / perCounter(op, x.dtype)));
-  const row = x.isContiguous() ? x : emptyTensor(x.shape, x.dtype, x.device);
-  recorder?.draws(part, 2);
-  native(x.device, (lib, f) => lib.dg_random(f.pointer, f.put(row), RandomOp[op], ...part, a, b, c, d));
-  if (row !== x) {
-    copyInto(x, row);
-    row.dispose();
-  }
-  return x;
 }
 
 function create(name: string, shape: Shape, op: keyof typeof RandomOp, values: Parameters, options?: RandomOptions, dtype?: DType): Tensor {
@@ -177,10 +45,6 @@ function checkFinite(name: string, values: Record<string, number>): void {
       throw new RangeError(`${name}: ${what} must be a finite number, got ${value}`);
     }
   }
-}
-
-function checkProbability(name: string, p: number): void {
-  if (!(typeof p === "number" && p >= 0 && p <= 1)) throw new RangeError(`${name}: a probability must be in [0, 1], got ${p}`);
 }
 
 function checkDeviation(name: string, std: number): void {
@@ -381,125 +245,4 @@ export function philoxWords(count: number, seed: bigint, counter: readonly [numb
   const [low, high, a, b] = counter, key = [Number(seed & 0xffffffffn), Number(seed >> 32n)] as const;
   native(out.device, (lib, f) => lib.dg_random(f.pointer, f.put(out), RandomOp.bits, ...key, low, high, a, b, 0, 0));
   return out;
-}
-
-/** What the dropout functions take besides the input and `p`. */
-export interface DropoutOptions {
-  /** Drop; otherwise the input is returned as it is. Default `true`. */
-  training?: boolean;
-  /** Source of the numbers. Default {@linkcode defaultGenerator}. */
-  generator?: Generator;
-}
-
-/**
- * Dropout (Srivastava et al. 2014): each element is 0 with probability `p`, else divided by `1 - p`, so that the mean stays.
- *
- * No mask is kept: backward draws the same numbers again. Which elements are dropped goes by their order in memory.
- *
- * @param p Probability of a 0, in `[0, 1]`. Default `0.5`. `p = 0` changes nothing, `p = 1` gives zeros.
- * @param options.training When `false`, `x` itself is returned. Default `true`.
- * @throws {RangeError} If `p` is outside `[0, 1]`.
- *
- * Derivative: the same mask and factor.
- *
- * @example
- * ```ts
- * import { dropout, ones } from "@dinograd/dinograd";
- * import { assert } from "@std/assert";
- * const y = dropout(ones([1000]), 0.5);
- * assert(y.data().every((v) => v === 0 || v === 2));
- * ```
- */
-export function dropout(x: Tensor, p = 0.5, options?: DropoutOptions): Tensor {
-  checkTensor(x, "dropout", "the input");
-  checkFloat(x, "dropout");
-  checkProbability("dropout", p);
-  if (options?.training === false || p === 0) return x;
-  const part = (options?.generator ?? defaultGenerator).take(Math.ceil(x.numel() / 4));
-  const y = emptyLike(x), strides = y.strides;
-  dropoutKernel(y, x, p, part);
-  return record("dropout", [x], y, [], (grad) => [dropoutAgain(grad, strides, p, part)]);
-}
-
-function dropoutKernel(y: Tensor, x: Tensor, p: number, part: StreamPart): void {
-  recorder?.draws(part, 3);
-  native(x.device, (lib, f) => lib.dg_dropout(f.pointer, f.put(y), f.put(x), p, ...part));
-}
-
-/** The same mask on a gradient; linear in it, so it is its own derivative's rule. */
-function dropoutAgain(grad: Tensor, strides: Shape, p: number, part: StreamPart): Tensor {
-  const dx = emptyTensor(grad.shape, grad.dtype, grad.device, strides);
-  dropoutKernel(dx, grad, p, part);
-  return record("dropout (derivative)", [grad], dx, [], (again) => [dropoutAgain(again, strides, p, part)]);
-}
-
-/** Factors per channel of `[N, C, ...]` (or `[C, ...]`), as a tensor that broadcasts. */
-function channelMask(x: Tensor, p: number, axes: number, generator?: Generator): Tensor {
-  const mask = emptyTensor(x.shape.map((size, i) => i < axes ? size : 1), x.dtype, x.device);
-  fillKernel(mask, "bernoulli", [1 - p], generator);
-  if (p > 0 && p < 1) native(x.device, (lib, f) => lib.dg_binary_scalar(f.pointer, f.put(mask), f.put(mask), 1 / (1 - p), BinaryOp.mul, 0));
-  return mask;
-}
-
-function channelDropout(name: string, x: Tensor, p: number, spatial: number, options?: DropoutOptions): Tensor {
-  checkTensor(x, name, "the input");
-  checkFloat(x, name);
-  checkProbability(name, p);
-  if (x.rank !== spatial + 1 && x.rank !== spatial + 2) {
-    throw new ShapeError(`${name}: takes ${spatial + 2} axes [N, C, ...] or ${spatial + 1} [C, ...], got ${textOf(x.shape)}`);
-  }
-  if (options?.training === false || p === 0) return x;
-  const mask = channelMask(x, p, x.rank - spatial, options?.generator);
-  const y = x.mul(mask);
-  mask.dispose();
-  return y;
-}
-
-/** {@linkcode dropout} of whole channels of `[N, C, L]` or `[C, L]`. @throws {ShapeError} For other ranks. */
-export function dropout1d(x: Tensor, p = 0.5, options?: DropoutOptions): Tensor {
-  return channelDropout("dropout1d", x, p, 1, options);
-}
-
-/** {@linkcode dropout} of whole channels of `[N, C, H, W]` or `[C, H, W]`. @throws {ShapeError} For other ranks. */
-export function dropout2d(x: Tensor, p = 0.5, options?: DropoutOptions): Tensor {
-  return channelDropout("dropout2d", x, p, 2, options);
-}
-
-/** {@linkcode dropout} of whole channels of `[N, C, D, H, W]` or `[C, D, H, W]`. @throws {ShapeError} For other ranks. */
-export function dropout3d(x: Tensor, p = 0.5, options?: DropoutOptions): Tensor {
-  return channelDropout("dropout3d", x, p, 3, options);
-}
-
-/** SELU's value far below 0, which takes the place of 0. */
-const ALPHA_PRIME = -1.7580993408473766;
-
-function alpha(name: string, x: Tensor, p: number, axes: number, options?: DropoutOptions): Tensor {
-  checkTensor(x, name, "the input");
-  checkFloat(x, name);
-  checkProbability(name, p);
-  if (options?.training === false || p === 0) return x;
-  return scope(() => {
-    if (p === 1) return x.mul(0);
-    const keep = emptyTensor(x.shape.map((size, i) => i < axes ? size : 1), x.dtype, x.device);
-    fillKernel(keep, "bernoulli", [1 - p], options?.generator);
-    const a = 1 / Math.sqrt((1 - p) * (1 + p * ALPHA_PRIME * ALPHA_PRIME)), b = -a * ALPHA_PRIME * p;
-    // a (x keep + alpha' (1 - keep)) + b
-    return x.mul(keep.mul(a)).add(keep.mul(-a * ALPHA_PRIME).add(a * ALPHA_PRIME + b));
-  });
-}
-
-/**
- * Dropout that keeps mean and variance of SELU's outputs (Klambauer et al. 2017): dropped elements become `-1.758`, then all are scaled.
- *
- * @throws {RangeError} If `p` is outside `[0, 1]`.
- */
-export function alphaDropout(x: Tensor, p = 0.5, options?: DropoutOptions): Tensor {
-  return alpha("alphaDropout", x, p, 8, options);
-}
-
-/** {@linkcode alphaDropout} of whole channels of `[N, C, ...]`. @throws {ShapeError} If `x` has fewer than 2 axes. */
-export function featureAlphaDropout(x: Tensor, p = 0.5, options?: DropoutOptions): Tensor {
-  checkTensor(x, "featureAlphaDropout", "the input");
-  if (x.rank < 2) throw new ShapeError(`featureAlphaDropout: takes [N, C, ...], got ${textOf(x.shape)}`);
-  return alpha("featureAlphaDropout", x, p, 2, options);
 }

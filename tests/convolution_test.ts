@@ -1,7 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
 import {
-  backends,
-  cat,
   channelsLast,
   conv1d,
   conv2d,
@@ -13,7 +11,6 @@ import {
   type ConvTransposeOptions,
   DTypeError,
   enableGrad,
-  fromArray,
   getThreads,
   grad,
   gradcheck,
@@ -27,18 +24,8 @@ import {
 import { libraryOf } from "../ffi/library.ts";
 import { textOf } from "../tensor/shape.ts";
 import { resnet18, UNet } from "../vision/mod.ts";
+import { numbers, relativeError, trio } from "./convolution_data.ts";
 import { assertThrows, device } from "./device.ts";
-
-/** Repeatable numbers in [-1, 1). */
-function numbers(shape: readonly number[], seed: number, dtype: "float32" | "float64" = "float64"): Tensor {
-  const count = shape.reduce((a, b) => a * b, 1), data = new Float64Array(count);
-  let state = seed * 2654435761 >>> 0 || 1;
-  for (let i = 0; i < count; i++) {
-    state ^= state << 13, state ^= state >>> 17, state ^= state << 5;
-    data[i] = (state >>> 0) / 2 ** 31 - 1;
-  }
-  return fromArray(data, shape).to({ dtype, device });
-}
 
 interface Case {
   x: number[];
@@ -87,29 +74,6 @@ function convolution(axes: number): (x: Tensor, w: Tensor, b?: Tensor | null, op
 }
 function transposed(axes: number): (x: Tensor, w: Tensor, b?: Tensor | null, options?: ConvTransposeOptions) => Tensor {
   return [convTranspose1d, convTranspose2d, convTranspose3d][axes - 1];
-}
-
-/** Largest difference over the largest expected magnitude. */
-function relativeError(actual: Tensor, expected: ArrayLike<number>): number {
-  const data = actual.data() as Float64Array;
-  assertEquals(data.length, expected.length);
-  let worst = 0, scale = 1e-30;
-  for (let i = 0; i < data.length; i++) {
-    worst = Math.max(worst, Math.abs(data[i] - expected[i]));
-    scale = Math.max(scale, Math.abs(expected[i]));
-  }
-  return worst / scale;
-}
-
-/** Root mean square of the differences over that of the expected numbers. */
-function rootMeanSquare(actual: Tensor, expected: ArrayLike<number>): number {
-  const data = actual.data() as Float64Array;
-  let error = 0, scale = 1e-60;
-  for (let i = 0; i < data.length; i++) {
-    error += (data[i] - expected[i]) ** 2;
-    scale += expected[i] ** 2;
-  }
-  return Math.sqrt(error / scale);
 }
 
 const large = 400; // numbers beyond which differences take too long
@@ -232,125 +196,6 @@ Deno.test("conv2d() can be differentiated twice", () => {
     };
     gradcheck((x, w) => enableGrad(() => penalty(x, w)), [x, w]);
   });
-});
-
-/** Output and the gradients of input, weight and bias of a convolution, in one dtype. */
-function trio(
-  dtype: "float32" | "float64",
-  N: number,
-  C: number,
-  O: number,
-  H: number,
-  W: number,
-  options: ConvOptions,
-  k: number | number[] = 3,
-): Tensor[] {
-  const kernel = typeof k === "number" ? [k, k] : k;
-  const x = numbers([N, C, H, W], 1).to(dtype).requiresGrad_(),
-    w = numbers([O, C / (options.groups ?? 1), ...kernel], 2).to(dtype).requiresGrad_();
-  const b = numbers([O], 3).to(dtype).requiresGrad_(), y = conv2d(x, w, b, options);
-  return [y.detach(), ...grad([y], [x, w, b], { gradOutputs: [numbers(y.shape, 4).to(dtype)] })];
-}
-
-/** N, C, O, H, W, padding, then stride and kernel. */
-const winogradShapes: [number, number, number, number, number, number | number[], number?, (number | number[])?][] = [
-  [1, 16, 16, 4, 4, 1],
-  [2, 17, 33, 5, 7, 1],
-  [1, 33, 17, 9, 3, 1],
-  [3, 32, 16, 8, 8, 0],
-  [2, 16, 48, 6, 9, 2],
-  [1, 65, 16, 7, 4, 3],
-  [1, 16, 31, 13, 12, 1],
-  [33, 40, 24, 4, 4, 1],
-  [2, 20, 100, 5, 6, 1], // few tiles, many filters
-  [5, 17, 33, 32, 32, 1], // tiles in several slices
-  [9, 72, 72, 24, 24, 1], // tiles in several segments
-  [2, 512, 64, 8, 8, 1], // long sums: errors grow with their root
-  [1, 16, 16, 8, 8, 1, 2],
-  [2, 17, 33, 7, 15, 1, 2],
-  [3, 33, 17, 17, 9, 0, 2],
-  [2, 16, 48, 12, 13, 2, 2],
-  [1, 20, 140, 11, 12, 3, 2], // few tiles, many filters
-  [20, 20, 24, 21, 32, 1, 2], // many tiles
-  [1, 16, 16, 7, 7, 1, 1, 4],
-  [2, 17, 33, 9, 10, 0, 1, 4],
-  [1, 33, 140, 12, 8, 2, 1, 4],
-  [12, 24, 20, 31, 22, 1, 1, 4],
-  [9, 72, 72, 22, 25, 3, 1, 4],
-  [1, 16, 16, 8, 8, 1, 2, 4],
-  [2, 17, 33, 9, 16, 0, 2, 4],
-  [2, 33, 17, 12, 19, 2, 2, 4],
-  [1, 16, 150, 18, 15, 3, 2, 4],
-  [16, 24, 20, 30, 22, 1, 2, 4],
-  [2, 16, 32, 15, 17, [1, 1], 2, [3, 4]],
-  [2, 32, 16, 17, 14, [0, 2], 2, [4, 3]],
-];
-
-Deno.test("conv2d() by Winograd agrees with float64 and the direct products", () => {
-  for (const [N, C, O, H, W, padding, stride = 1, kernel = 3] of winogradShapes) {
-    // A GPU has no such products; its direct ones are exact to 1e-6 where the sums are short.
-    if (device.type !== "cpu" && (kernel !== 3 || stride !== 1 || N * C * O * H * W > 3e6)) continue;
-    scope(() => {
-      const run = (dtype: "float32" | "float64") => trio(dtype, N, C, O, H, W, { padding, stride }, kernel);
-      const exact = run("float64").map((v) => v.data() as Float64Array), fast = run("float32");
-      backends.cpu.winograd = false;
-      try {
-        const plain = run("float32"), shape = textOf([N, C, O, H, W, padding, stride, kernel].flat());
-        ["y", "dx", "dw", "db"].forEach((name, i) => {
-          const [a, b] = [relativeError(fast[i], exact[i]), relativeError(plain[i], exact[i])], limit = C > 256 ? 3e-5 : 1e-5;
-          assert(a < limit, `${name} of ${shape} by Winograd: ${a}`);
-          assert(rootMeanSquare(fast[i], exact[i]) < 1e-5, `${name} of ${shape} by Winograd`);
-          assert(b < 1e-6, `${name} of ${shape} directly: ${b}`);
-          if (i < 3 && device.type === "cpu") assert(a !== b, `${name} of ${shape} was not computed by Winograd`);
-        });
-      } finally {
-        backends.cpu.winograd = true;
-      }
-    });
-  }
-});
-
-/** N, C, O, H, W, groups, kernel and the other settings. */
-const groupedShapes: [number, number, number, number, number, number, number[], ConvOptions][] = [
-  [2, 37, 37, 7, 9, 37, [3, 3], { padding: 1 }], // depthwise
-  [2, 16, 16, 8, 21, 16, [3, 3], { padding: 1, stride: 2 }],
-  [1, 20, 20, 9, 10, 20, [5, 2], { padding: [2, 3], stride: [1, 3], dilation: [2, 1] }],
-  [1, 12, 24, 5, 6, 12, [3, 3], { padding: 1 }], // two filters a channel
-  [2, 24, 12, 6, 5, 12, [3, 1], { dilation: 2 }], // two channels a filter
-  [1, 64, 64, 9, 8, 16, [3, 3], { padding: 1 }],
-  [2, 15, 25, 6, 7, 5, [3, 3], { padding: 1, stride: 2 }],
-  [1, 80, 4, 5, 4, 2, [2, 2], { stride: 2 }],
-  [1, 8, 80, 4, 9, 4, [1, 1], {}],
-  [1, 6, 6, 3, 40, 3, [1, 4], { padding: [0, 9], stride: [1, 5] }],
-  [2, 34, 52, 9, 8, 2, [3, 3], { padding: 1 }], // Winograd in groups
-  [2, 48, 32, 16, 9, 2, [4, 4], { padding: 1, stride: 2 }],
-  [1, 60, 40, 5, 5, 2, [3, 2], { padding: 1 }],
-];
-
-Deno.test("conv2d() in groups is a convolution of each group", () => {
-  for (const [N, C, O, H, W, groups, kernel, options] of groupedShapes) {
-    scope(() => {
-      const run = (dtype: "float32" | "float64", apart: boolean): Tensor[] => {
-        const x = numbers([N, C, H, W], 1).to(dtype).requiresGrad_(), b = numbers([O], 3).to(dtype).requiresGrad_();
-        const w = numbers([O, C / groups, ...kernel], 2).to(dtype).requiresGrad_();
-        const parts = apart ? [x.chunk(groups, 1), w.chunk(groups, 0), b.chunk(groups, 0)] : [];
-        const y = apart
-          ? cat(parts[0].map((x, i) => conv2d(x, parts[1][i], parts[2][i], options)), 1)
-          : conv2d(x, w, b, { ...options, groups });
-        return [y.detach(), ...grad([y], [x, w, b], { gradOutputs: [numbers(y.shape, 4).to(dtype)] })];
-      };
-      const exact = run("float64", true).map((v) => v.data() as Float64Array);
-      for (const dtype of ["float32", "float64"] as const) {
-        run(dtype, false).forEach((v, i) => {
-          const error = relativeError(v, exact[i]);
-          assert(
-            error < (dtype === "float32" ? 1e-5 : 1e-13),
-            `${"y dx dw db".split(" ")[i]} of ${textOf([N, C, O, H, W, groups])} in ${dtype}: ${error}`,
-          );
-        });
-      }
-    });
-  }
 });
 
 Deno.test("conv2d() of every small size agrees with float64", () => {

@@ -48,6 +48,8 @@ const tests = [
   "compile",
   "compile_guards",
   "convolution",
+  "convolution_grouped",
+  "convolution_winograd",
   "indexing",
   "interpolate",
   "matmul",

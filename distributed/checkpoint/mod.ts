@@ -6,7 +6,7 @@
 import { DistributedError, FormatError } from "../../ffi/errors.ts";
 import { pathOf } from "../../io/files.ts";
 import { saveSafetensors } from "../../io/safetensors.ts";
-import { defaultGenerator, type GeneratorState } from "../../ops/random.ts";
+import { defaultGenerator, type GeneratorState } from "../../ops/generator.ts";
 import { bytesOf } from "../../tensor/dtype.ts";
 import { scope } from "../../tensor/scope.ts";
 import type { Tensor } from "../../tensor/tensor.ts";

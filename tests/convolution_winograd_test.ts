@@ -1,0 +1,63 @@
+import { assert } from "@std/assert";
+import { backends, scope } from "../mod.ts";
+import { textOf } from "../tensor/shape.ts";
+import { relativeError, rootMeanSquare, trio } from "./convolution_data.ts";
+import { device } from "./device.ts";
+
+/** N, C, O, H, W, padding, then stride and kernel. */
+const winogradShapes: [number, number, number, number, number, number | number[], number?, (number | number[])?][] = [
+  [1, 16, 16, 4, 4, 1],
+  [2, 17, 33, 5, 7, 1],
+  [1, 33, 17, 9, 3, 1],
+  [3, 32, 16, 8, 8, 0],
+  [2, 16, 48, 6, 9, 2],
+  [1, 65, 16, 7, 4, 3],
+  [1, 16, 31, 13, 12, 1],
+  [33, 40, 24, 4, 4, 1],
+  [2, 20, 100, 5, 6, 1], // few tiles, many filters
+  [5, 17, 33, 32, 32, 1], // tiles in several slices
+  [9, 72, 72, 24, 24, 1], // tiles in several segments
+  [2, 512, 64, 8, 8, 1], // long sums: errors grow with their root
+  [1, 16, 16, 8, 8, 1, 2],
+  [2, 17, 33, 7, 15, 1, 2],
+  [3, 33, 17, 17, 9, 0, 2],
+  [2, 16, 48, 12, 13, 2, 2],
+  [1, 20, 140, 11, 12, 3, 2], // few tiles, many filters
+  [20, 20, 24, 21, 32, 1, 2], // many tiles
+  [1, 16, 16, 7, 7, 1, 1, 4],
+  [2, 17, 33, 9, 10, 0, 1, 4],
+  [1, 33, 140, 12, 8, 2, 1, 4],
+  [12, 24, 20, 31, 22, 1, 1, 4],
+  [9, 72, 72, 22, 25, 3, 1, 4],
+  [1, 16, 16, 8, 8, 1, 2, 4],
+  [2, 17, 33, 9, 16, 0, 2, 4],
+  [2, 33, 17, 12, 19, 2, 2, 4],
+  [1, 16, 150, 18, 15, 3, 2, 4],
+  [16, 24, 20, 30, 22, 1, 2, 4],
+  [2, 16, 32, 15, 17, [1, 1], 2, [3, 4]],
+  [2, 32, 16, 17, 14, [0, 2], 2, [4, 3]],
+];
+
+Deno.test("conv2d() by Winograd agrees with float64 and the direct products", () => {
+  for (const [N, C, O, H, W, padding, stride = 1, kernel = 3] of winogradShapes) {
+    // A GPU has no such products; its direct ones are exact to 1e-6 where the sums are short.
+    if (device.type !== "cpu" && (kernel !== 3 || stride !== 1 || N * C * O * H * W > 3e6)) continue;
+    scope(() => {
+      const run = (dtype: "float32" | "float64") => trio(dtype, N, C, O, H, W, { padding, stride }, kernel);
+      const exact = run("float64").map((v) => v.data() as Float64Array), fast = run("float32");
+      backends.cpu.winograd = false;
+      try {
+        const plain = run("float32"), shape = textOf([N, C, O, H, W, padding, stride, kernel].flat());
+        ["y", "dx", "dw", "db"].forEach((name, i) => {
+          const [a, b] = [relativeError(fast[i], exact[i]), relativeError(plain[i], exact[i])], limit = C > 256 ? 3e-5 : 1e-5;
+          assert(a < limit, `${name} of ${shape} by Winograd: ${a}`);
+          assert(rootMeanSquare(fast[i], exact[i]) < 1e-5, `${name} of ${shape} by Winograd`);
+          assert(b < 1e-6, `${name} of ${shape} directly: ${b}`);
+          if (i < 3 && device.type === "cpu") assert(a !== b, `${name} of ${shape} was not computed by Winograd`);
+        });
+      } finally {
+        backends.cpu.winograd = true;
+      }
+    });
+  }
+});
