@@ -1,5 +1,5 @@
 // The part of the CUDA run-time API that dinograd uses, for the emulated build. Names, values and behaviour follow NVIDIA's documentation of
-// the CUDA Runtime API 13; nothing here is NVIDIA's code. Implemented by runtime.cpp.
+// the CUDA Runtime API 13; nothing here is NVIDIA's code. Implemented by runtime.cpp and streams.cpp.
 #pragma once
 #include <cstddef>
 #include <cstdint>
