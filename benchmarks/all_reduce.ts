@@ -6,6 +6,7 @@
  */
 import { parseArgs } from "@std/cli";
 import { distributed, noGrad, zeros } from "../mod.ts";
+import { median } from "./measure.ts";
 import { Peer } from "./peer.ts";
 
 interface Work {
@@ -18,7 +19,6 @@ interface Work {
 type Times = { bytes: number; ours: number[]; theirs: number[] }[];
 
 const sizes = [1e3, 1e4, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 25 << 20, 100 << 20];
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
 /** Runs in each rank. */
 export async function measure(rank: number, { rounds, program, folder }: Work): Promise<Times> {

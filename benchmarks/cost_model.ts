@@ -15,8 +15,8 @@ import { parseArgs } from "@std/cli";
 import { distributed, nn, noGrad, optim, randn, scope, setThreads, zeros } from "../mod.ts";
 import { resnet18 } from "../vision/mod.ts";
 import { Hosts } from "./hosts.ts";
+import { median } from "./measure.ts";
 
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1];
 const sizes = [1, 2, 4, 8, 16].map((it) => it * 2 ** 20);
 
 /** A step of training without communication: when each bucket was ready, and when the step's backward had ended; milliseconds from its start. */

@@ -9,6 +9,7 @@ import { parseArgs } from "@std/cli";
 import { distributed, nn, noGrad, optim, randn, scope, setThreads, type Tensor, tensor, zeros } from "../mod.ts";
 import { resnet18 } from "../vision/mod.ts";
 import { Hosts } from "./hosts.ts";
+import { median } from "./measure.ts";
 import { PyTorch } from "./pytorch.ts";
 
 /** Step times of a rank in milliseconds. */
@@ -24,8 +25,6 @@ interface Work {
   python: string | null;
   port: number;
 }
-
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
 /** Runs in each rank. */
 export async function measure(rank: number, { rounds, size, batch, python, port }: Work): Promise<Times> {

@@ -99,6 +99,9 @@ async function warmUp(side: Contender, row: Row): Promise<void> {
   for (let i = 0; i === 0 || (row.steps > 1 && i < 40 && performance.now() < until); i++) await side.time(row.steps);
 }
 
+/** OpenMP's threads look for more work for some milliseconds before they sleep, on a core that the next side would miss. */
+const settle = () => new Promise((done) => setTimeout(done, 20));
+
 /** Two sides do not compute the same. */
 export class Mismatch extends Error {}
 
@@ -165,7 +168,12 @@ export async function measure(row: Row, plan: Plan): Promise<Result> {
     }
     const turns = [mine, ...beside.values(), ...alone.values()];
     for (const it of turns) await warmUp(it, row);
-    for (let round = 0; round < plan.rounds; round++) for (const it of turns) it.times.push(await it.time(row.steps));
+    for (let round = 0; round < plan.rounds; round++) {
+      for (const it of turns) {
+        await settle();
+        it.times.push(await it.time(row.steps));
+      }
+    }
 
     const dinograd = { ms: median(mine.times), times: mine.times };
     for (const [column, { times }] of beside) {

@@ -14,6 +14,7 @@ from pytorch_convolution import ROWS as CONVOLUTION_ROWS
 from pytorch_models import UNet, mlp
 from pytorch_pix2pix import Generator, PatchGan
 from pytorch_resnet import ResNet18
+from pytorch_row import PLAIN, How, both_ways, forward_only, sampled
 from pytorch_shufflenet import ShuffleNetV2
 
 THREADS = int(os.environ.get("BENCH_THREADS", "2"))
@@ -35,22 +36,6 @@ def load(path):
     return tensors
 
 
-class How:
-    """How PyTorch does a row: its memory format, and whether torch.compile has it."""
-
-    def __init__(self, name="default"):
-        self.channels_last, self.compiled = name == "channels_last", name == "compile"
-
-    def layout(self, x):
-        return x.to(memory_format=torch.channels_last) if self.channels_last else x
-
-    def ready(self, fn):
-        return torch.compile(fn) if self.compiled else fn
-
-
-PLAIN = How()
-
-
 def weights(models, t):
     """Gives the parameters and buffers of the models the values of the file, by position: the names of the containers may differ."""
     given = [v for k, v in sorted(t.items()) if k.startswith("model.")]
@@ -61,12 +46,11 @@ def weights(models, t):
             mine.copy_(value)
 
 
-def training(make, optimizer, channels_last=False):
+def training(make, optimizer):
     def build(t, how=PLAIN):
-        how = How("channels_last") if channels_last else how
         model = make()
         weights([model], t)
-        model, x, y = how.layout(model), how.layout(t["x"]) if t["x"].dim() == 4 else t["x"], t["y"]
+        model, x, y = how.layout(model), how.layout(t["x"]), t["y"]
         opt = optimizer(model.parameters())
         forward = how.ready(lambda x, y: F.cross_entropy(model(x), y))
 
@@ -128,53 +112,6 @@ def pix2pix(t, how=PLAIN):
     return step, lambda r: r.tolist()
 
 
-def sampled(*tensors):
-    out = []
-    for t in tensors:
-        flat = t.detach().flatten()
-        out += flat[:: max(1, flat.numel() // 16)][:16].tolist()
-    return out
-
-
-def both_ways(fn):
-    def build(t, how=PLAIN):
-        x, ready = t["x"].requires_grad_(), how.ready(fn)
-
-        def step():
-            x.grad = None
-            y = ready(x, t)
-            y.backward(t["g"]) if y.dim() else y.backward()
-            return y
-
-        return step, lambda y: sampled(y, x.grad)
-
-    return build
-
-
-def forward_only(fn):
-    def build(t, how=PLAIN):
-        ready = how.ready(fn)
-
-        def step():
-            with torch.no_grad():
-                return ready(t["x"], t)
-
-        return step, lambda y: sampled(y)
-
-    return build
-
-
-def conv2d(t, how=PLAIN):
-    x, w = how.layout(t["x"]), how.layout(t["w"])
-    ready = how.ready(lambda x, w: F.conv2d(x, w, padding=1))
-
-    def step():
-        with torch.no_grad():
-            return ready(x, w)
-
-    return step, lambda y: sampled(y)
-
-
 def tiny(t):
     x, y = t["x"].requires_grad_(), t["g"]
 
@@ -187,20 +124,7 @@ def tiny(t):
 
 
 def attention(causal):
-    def build(t, how=PLAIN):
-        q, k, v = (t[name].requires_grad_() for name in "qkv")
-
-        forward = how.ready(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal))
-
-        def step():
-            q.grad = k.grad = v.grad = None
-            y = forward(q, k, v)
-            y.backward(t["g"])
-            return y
-
-        return step, lambda y: sampled(y, q.grad, k.grad, v.grad)
-
-    return build
+    return both_ways(lambda q, t: F.scaled_dot_product_attention(q, t["k"], t["v"], is_causal=causal), "qkv")
 
 
 def sgd(p, lr=0.01):
@@ -211,7 +135,7 @@ def adamw(p):
     return torch.optim.AdamW(p, lr=1e-3)
 
 
-SPATIAL = {"pix2pix_step", "shufflenet_step", "conv3x3_forward"}
+SPATIAL = {"pix2pix_step", "shufflenet_step", "conv3x3_forward", *CONVOLUTION_ROWS}
 ROWS = {
     **CONVOLUTION_ROWS,
     "tiny_add_1000": tiny,
@@ -225,7 +149,7 @@ ROWS = {
     "resnet18_infer_32": inference(ResNet18),
     "resnet18_infer_224": inference(lambda: ResNet18(cifar=False, classes=1000)),
     "matmul_1024": forward_only(lambda x, t: x @ t["g"]),
-    "conv3x3_forward": conv2d,
+    "conv3x3_forward": forward_only(lambda x, t: F.conv2d(x, t["w"], padding=1)),
     "bert_small_step": training(BertClassifier, adamw),
     "attention_512": attention(False),
     "attention_512_causal": attention(True),
@@ -251,7 +175,8 @@ def variants(name):
     if "how" not in inspect.signature(ROWS[name]).parameters:
         return ["default"]
     spatial = name in SPATIAL or name.startswith(("resnet", "unet"))
-    return ["default"] + ["channels_last"] * spatial + ["compile"] * hasattr(torch, "compile")
+    compiles = hasattr(torch, "compile") and name not in CONVOLUTION_ROWS  # single layers, which it calls as they are
+    return ["default"] + ["channels_last"] * spatial + ["compile"] * compiles
 
 
 def answer(command):

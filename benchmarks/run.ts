@@ -40,25 +40,12 @@ if (!Number.isInteger(rounds) || rounds < 1) fail(`--rounds takes a whole number
 if (scaling && threads === 1) fail("--scaling compares with one thread: --threads must be at least 2");
 for (const it of columns) if (!allColumns.includes(it)) fail(`no column ${it}; there are ${allColumns.join(", ")}`);
 for (const it of ["chart", "from"] as const) if (options[it] === "") fail(`--${it} takes the path of a file`);
-const unknown = wanted.filter((name) => !rows.some((row) => row.name === name) && layoutOf(name) === undefined);
+const unknown = wanted.filter((name) => !rows.some((row) => row.name === name));
 if (unknown.length > 0) fail(`no row ${unknown.join(", ")}. Rows: ${rows.map((row) => row.name).join(", ")}`);
 try {
   setThreads(threads);
 } catch (error) {
   fail(`--threads: ${(error as Error).message}`);
-}
-
-/** `ROW_channels_last`: the row, beside PyTorch in channels-last only. */
-function layoutOf(name: string): Row | undefined {
-  return name.endsWith("_channels_last") ? rows.find((row) => row.name === name.replace(/_channels_last$/, "")) : undefined;
-}
-
-function chosen(): { row: Row; columns: readonly Column[] }[] {
-  if (wanted.length === 0) return rows.map((row) => ({ row, columns }));
-  return [...new Set(wanted)].map((name) => {
-    const row = rows.find((it) => it.name === name);
-    return row !== undefined ? { row, columns } : { row: layoutOf(name)!, columns: ["channels_last"] };
-  });
 }
 
 /** What the columns need, as far as this machine has it. */
@@ -149,15 +136,8 @@ async function main(): Promise<void> {
     const { machine, present } = await look(folder), results: Result[] = [];
     if (options.json) console.log(JSON.stringify(machine));
     else introduce({ machine, present }, scaling);
-    for (const { row, columns } of chosen()) {
-      const plan: Plan = {
-        rounds,
-        threads,
-        python: String(options.python),
-        columns: columns.filter((it) => present.includes(it)),
-        scaling,
-        folder,
-      };
+    const plan: Plan = { rounds, threads, python: String(options.python), columns: present, scaling, folder };
+    for (const row of wanted.length === 0 ? rows : rows.filter(({ name }) => wanted.includes(name))) {
       try {
         const result = withRates(await measure(row, plan), row, machine.peak);
         results.push(result);

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { nn, scope, type Tensor } from "../../mod.ts";
+import { nn, type Tensor } from "../../mod.ts";
 import { BertModel } from "../../text/mod.ts";
 import { adamw, training } from "./models.ts";
-import { labels, type Row, sampled, values } from "./row.ts";
+import { bothWays, labels, type Row, values } from "./row.ts";
 
 /** BERT-small (4 layers of 512 features and 8 heads) and a classifier of its pooled output, without dropout. */
 class BertClassifier extends nn.Module {
@@ -26,31 +26,11 @@ class BertClassifier extends nn.Module {
 const sentences = () => ({ x: labels(8 * 128, 30000).reshape([8, 128]), y: labels(8, 2) });
 
 function attention(name: string, what: string, isCausal: boolean, flops: number): Row {
-  return {
-    name,
-    what,
+  return bothWays(name, what, (q, t) => nn.functional.scaledDotProductAttention(q, t.k, t.v, { isCausal }), {
+    leaves: ["q", "k", "v"],
     flops,
-    steps: 1,
-    checks: 1,
-    tolerance: 1e-3,
     inputs: () => Object.fromEntries(["q", "k", "v", "g"].map((key, i) => [key, values([8, 8, 512, 64], i + 1)])),
-    setup(t) {
-      const [q, k, v] = [t.q, t.k, t.v].map((x) => x.requiresGrad_());
-      return {
-        step: () =>
-          scope(() => {
-            for (const x of [q, k, v]) {
-              x.grad?.dispose();
-              x.grad = null;
-            }
-            const y = nn.functional.scaledDotProductAttention(q, k, v, { isCausal });
-            y.backward(t.g);
-            return y.detach();
-          }),
-        check: (y) => sampled(y, q.grad!, k.grad!, v.grad!),
-      };
-    },
-  };
+  });
 }
 
 /** The rows. */

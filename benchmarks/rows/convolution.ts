@@ -1,46 +1,12 @@
 /**
- * Convolutions and pooling of real networks, forward and backward, each beside PyTorch in both layouts.
+ * Convolutions and pooling of real networks, forward and backward.
  *
  * @module
  */
-import { nn, scope, type Tensor } from "../../mod.ts";
-import { type Row, sampled, values } from "./row.ts";
+import { nn, type Tensor } from "../../mod.ts";
+import { bothWays, type Row, values } from "./row.ts";
 
-type Work = (x: Tensor, w: Tensor | undefined) => Tensor;
-
-/** A row of `fn` and the gradients of input and, where there is one, weight. */
-function layer(name: string, what: string, x: number[], w: number[] | null, y: number[], fn: Work, operations: number): Row {
-  return {
-    name,
-    what,
-    steps: 1,
-    checks: 1,
-    tolerance: 1e-3,
-    ...(w === null ? { bytes: 4 * operations } : { flops: 3 * operations }),
-    inputs: () => ({
-      x: values(x).channelsLast(),
-      g: values(y, 2).channelsLast(),
-      ...(w === null ? {} : { w: values(w, 3).mul(0.1).channelsLast() }),
-    }),
-    setup(t) {
-      const leaves = w === null ? [t.x] : [t.x, t.w];
-      for (const leaf of leaves) leaf.requiresGrad_();
-      return {
-        step: () =>
-          scope(() => {
-            for (const leaf of leaves) {
-              leaf.grad?.dispose();
-              leaf.grad = null;
-            }
-            const y = fn(t.x, t.w);
-            y.backward(t.g);
-            return y.detach();
-          }),
-        check: (y) => sampled(y, ...leaves.map((leaf) => leaf.grad!)),
-      };
-    },
-  };
-}
+const channelsLast = (shape: number[], salt?: number) => values(shape, salt).channelsLast();
 
 interface Settings {
   stride?: number;
@@ -48,26 +14,35 @@ interface Settings {
   groups?: number;
 }
 
+function weighted(name: string, what: string, x: number[], w: number[], y: number[], fn: (x: Tensor, w: Tensor) => Tensor, flops: number) {
+  return bothWays(name, what, (x, t) => fn(x, t.w), {
+    leaves: ["x", "w"],
+    flops,
+    inputs: () => ({ x: channelsLast(x), g: channelsLast(y, 2), w: values(w, 3).mul(0.1).channelsLast() }),
+  });
+}
+
 function convolution(name: string, what: string, x: number[], w: number[], settings: Settings): Row {
   const { stride = 1, padding = 0 } = settings, [O, perGroup, k] = w;
   const size = Math.floor((x[2] + 2 * padding - k) / stride) + 1;
   const flops = 2 * x[0] * size * size * O * perGroup * k * k;
-  return layer(name, what, x, w, [x[0], O, size, size], (x, w) => nn.functional.conv2d(x, w!, null, settings), flops);
+  return weighted(name, what, x, w, [x[0], O, size, size], (x, w) => nn.functional.conv2d(x, w, null, settings), 3 * flops);
 }
 
 function transposed(name: string, what: string, x: number[], w: number[], settings: Settings): Row {
   const { stride = 1, padding = 0 } = settings, [I, O, k] = w;
   const size = (x[2] - 1) * stride - 2 * padding + k;
   const flops = 2 * x[0] * x[2] * x[3] * I * O * k * k;
-  return layer(name, what, x, w, [x[0], O, size, size], (x, w) => nn.functional.convTranspose2d(x, w!, null, settings), flops);
+  return weighted(name, what, x, w, [x[0], O, size, size], (x, w) => nn.functional.convTranspose2d(x, w, null, settings), 3 * flops);
 }
 
 function pooling(name: string, what: string, x: number[], size: number, bytes: number, fn: (x: Tensor) => Tensor): Row {
   const elements = x[0] * x[1] * (x[2] * x[3] * 2 + size * size * 2);
-  return layer(name, what, x, null, [x[0], x[1], size, size], fn, elements + bytes * x[0] * x[1] * size * size / 4);
+  return bothWays(name, what, fn, {
+    bytes: 4 * elements + bytes * x[0] * x[1] * size * size,
+    inputs: () => ({ x: channelsLast(x), g: channelsLast([x[0], x[1], size, size], 2) }),
+  });
 }
-
-const both = (row: Row): Row[] => [row, { ...row, name: `${row.name}_channels_last`, what: "the same; PyTorch in channels-last" }];
 
 /** The rows. */
 export const convolutionRows: readonly Row[] = [
@@ -115,4 +90,4 @@ export const convolutionRows: readonly Row[] = [
     (x) => nn.functional.avgPool2d(x, 3, { stride: 1, padding: 1 }),
   ),
   pooling("avg_pool_all", "adaptiveAvgPool2d to 1, 32x512x16x16", [32, 512, 16, 16], 1, 0, (x) => nn.functional.adaptiveAvgPool2d(x, 1)),
-].flatMap(both);
+];

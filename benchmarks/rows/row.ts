@@ -65,12 +65,12 @@ export function sampled(...tensors: readonly Tensor[]): number[] {
   });
 }
 
-/** A row of `fn` and its derivative, on 16 M elements unless `options.inputs` says otherwise. */
+/** A row of `fn` (of the first of `leaves`, by default `x`) and the gradients of the leaves, on 16 M elements unless `options.inputs` says otherwise. */
 export function bothWays(
   name: string,
   what: string,
   fn: (x: Tensor, t: Record<string, Tensor>) => Tensor,
-  options: Partial<Row> = {},
+  { leaves = ["x"], ...options }: Partial<Row> & { leaves?: readonly string[] } = {},
 ): Row {
   const shape = [4096, 4096];
   return {
@@ -81,18 +81,20 @@ export function bothWays(
     tolerance: 1e-3,
     inputs: () => ({ x: values(shape), g: values(shape, 2) }),
     setup(t) {
-      const x = t.x.requiresGrad_();
+      const wanted = leaves.map((name) => t[name].requiresGrad_());
       return {
         step: () =>
           scope(() => {
-            x.grad?.dispose();
-            x.grad = null;
-            const y = fn(x, t);
+            for (const leaf of wanted) {
+              leaf.grad?.dispose();
+              leaf.grad = null;
+            }
+            const y = fn(wanted[0], t);
             if (y.rank === 0) y.backward();
             else y.backward(t.g);
             return y.detach();
           }),
-        check: (y) => sampled(y, x.grad!),
+        check: (y) => sampled(y, ...wanted.map((leaf) => leaf.grad!)),
       };
     },
     ...options,
