@@ -128,53 +128,42 @@ function emptyInOrderOf(like: Tensor, shape: Shape): Tensor {
 
 const headsOf = (plan: Plan) => plan.lead.length === 0 ? 1 : plan.lead[plan.lead.length - 1];
 
+/** Headers of what both calls read or write. */
+function headers([q, k, v, out, logSum]: readonly Tensor[], mask: Tensor | null, plan: Plan) {
+  const { lead, share } = plan, heads = headsOf(plan);
+  const ofQueries = (x: Tensor | null) => header(x, lead, heads, 2), ofKeys = (x: Tensor | null) => header(x, lead, heads / share, 2);
+  const queries = ofQueries(q)!;
+  return {
+    ofQueries,
+    ofKeys,
+    q: queries,
+    k: ofKeys(k),
+    v: ofKeys(v),
+    out: ofQueries(out),
+    logSum: header(logSum, lead, heads, 1),
+    mask: maskHeader(mask, queries, k.shape[k.rank - 2]),
+  };
+}
+
 /** Writes `out` and returns the logarithms of the sums of the exponentials of each row, `[..., L]`. */
 function forwardCall(out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null, plan: Plan): Tensor {
-  const { lead, share, scale, causal } = plan, heads = headsOf(plan);
-  const logSum = emptyTensor([...lead, q.shape[q.rank - 2]], q.dtype === "float64" ? "float64" : "float32", q.device);
+  const logSum = emptyTensor([...plan.lead, q.shape[q.rank - 2]], q.dtype === "float64" ? "float64" : "float32", q.device);
+  const of = headers([q, k, v, out, logSum], mask, plan), causal = plan.causal ? 1 : 0;
   native(q.device, (lib, f) => {
-    const queries = header(q, lead, heads, 2)!;
-    return lib.dg_attention(
-      f.pointer,
-      f.put(header(out, lead, heads, 2)),
-      f.put(header(logSum, lead, heads, 1)),
-      f.put(queries),
-      f.put(header(k, lead, heads / share, 2)),
-      f.put(header(v, lead, heads / share, 2)),
-      f.put(maskHeader(mask, queries, k.shape[k.rank - 2])),
-      causal ? 1 : 0,
-      scale,
-    );
+    const results = [f.put(of.out), f.put(of.logSum)] as const, operands = [f.put(of.q), f.put(of.k), f.put(of.v), f.put(of.mask)] as const;
+    return lib.dg_attention(f.pointer, ...results, ...operands, causal, plan.scale);
   });
   return logSum;
 }
 
 /** Gradients into `into`, of the expanded shapes; `null` where none is wanted. */
-function backwardCall(
-  grad: Tensor,
-  [q, k, v, out, logSum]: readonly Tensor[],
-  mask: Tensor | null,
-  plan: Plan,
-  into: readonly (Tensor | null)[],
-): void {
-  const { lead, share, scale, causal } = plan, heads = headsOf(plan);
-  native(q.device, (lib, f) => {
-    const queries = header(q, lead, heads, 2)!;
-    return lib.dg_attention_backward(
-      f.pointer,
-      f.put(header(into[0], lead, heads, 2)),
-      f.put(header(into[1], lead, heads / share, 2)),
-      f.put(header(into[2], lead, heads / share, 2)),
-      f.put(header(grad, lead, heads, 2)),
-      f.put(header(out, lead, heads, 2)),
-      f.put(header(logSum, lead, heads, 1)),
-      f.put(queries),
-      f.put(header(k, lead, heads / share, 2)),
-      f.put(header(v, lead, heads / share, 2)),
-      f.put(maskHeader(mask, queries, k.shape[k.rank - 2])),
-      causal ? 1 : 0,
-      scale,
-    );
+function backwardCall(grad: Tensor, saved: readonly Tensor[], mask: Tensor | null, plan: Plan, into: readonly (Tensor | null)[]): void {
+  const of = headers(saved, mask, plan), causal = plan.causal ? 1 : 0;
+  native(grad.device, (lib, f) => {
+    const results = [f.put(of.ofQueries(into[0])), f.put(of.ofKeys(into[1])), f.put(of.ofKeys(into[2]))] as const;
+    const forward = [f.put(of.ofQueries(grad)), f.put(of.out), f.put(of.logSum)] as const;
+    const operands = [f.put(of.q), f.put(of.k), f.put(of.v), f.put(of.mask)] as const;
+    return lib.dg_attention_backward(f.pointer, ...results, ...forward, ...operands, causal, plan.scale);
   });
 }
 

@@ -197,10 +197,8 @@ __global__ void __launch_bounds__(kTileThreads<C>) attention_forward(const __gri
 #pragma unroll
       for (int i = 0; i < kPart; i++)
 #pragma unroll
-        for (int j = 0; j < kPart; j++) {
-          const C score = a.score(scores.at[i][j], mask, t.first + scores.row(i), from + scores.column(j));
-          scores.at[i][j] = score;
-        }
+        for (int j = 0; j < kPart; j++)
+          scores.at[i][j] = a.score(scores.at[i][j], mask, t.first + scores.row(i), from + scores.column(j));
       scores.store(shared.tile);
       load_piece<edge>(shared.piece, v, a.v.stack, from, a.keys, t.column, a.width);
       __syncthreads();
