@@ -33,14 +33,14 @@ export function place(storages: readonly Lifetime[]): Placement {
   for (const { slot } of storages) offsets.set(slot, 0);
   for (const { slot, bytes, first, last } of sorted) {
     const size = Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
-    let start = 0, position = placed.length;
+    let start = 0, position = 0;
     for (let i = 0; i < placed.length; i++) {
       const other = placed[i];
       if (other.last < first || last < other.first) continue;
       if (other.start - start >= size) break;
       start = Math.max(start, other.end);
     }
-    for (position = 0; position < placed.length && placed[position].start < start; position++);
+    while (position < placed.length && placed[position].start < start) position++;
     placed.splice(position, 0, { start, end: start + size, first, last });
     offsets.set(slot, start);
     total = Math.max(total, start + size);

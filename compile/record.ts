@@ -359,10 +359,8 @@ class Planner {
         plans.push({ ...common, after: { output: this.#outputOf(grad.storage), geometry: geometryOf(grad), dtype: grad.dtype } });
       }
     }
-    this.#gradients = after;
     return { plans, storages, after };
   }
-  #gradients: Map<Tensor, number> = new Map();
 
   #checkReturned(result: unknown, returned: readonly Tensor[]): void {
     const all = new Set<Tensor>();
