@@ -823,7 +823,7 @@ export const symbols = {
   },
   dg_conv_set_winograd: {
     parameters: [
-      "u32", // on
+      "u32", // mode
     ],
     result: "i32",
   },

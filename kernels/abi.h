@@ -222,7 +222,8 @@ DG_EXPORT int32_t dg_conv_backward_input(const dg_tensor* t, uint32_t dx, uint32
 DG_EXPORT int32_t dg_conv_backward_weight(const dg_tensor* t, uint32_t dw, uint32_t db, uint32_t dy, uint32_t x,
                                    uint32_t stride0, uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1,
                                    uint32_t padding2, uint32_t dilation0, uint32_t dilation1, uint32_t dilation2, uint32_t groups);
-DG_EXPORT int32_t dg_conv_set_winograd(uint32_t on); /* Winograd products for 3x3 and 4x4 kernels in float32; on at first */
+/* Winograd products for 3x3 and 4x4 kernels in float32: 0 never, 1 where they are expected to be faster (at first), 2 wherever there are any */
+DG_EXPORT int32_t dg_conv_set_winograd(uint32_t mode);
 DG_EXPORT uint32_t dg_conv_get_winograd(void);
 DG_EXPORT uint32_t dg_conv_reorders(void); /* copies of operands and results into another memory order, since the start; wraps around */
 

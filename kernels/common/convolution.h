@@ -71,8 +71,9 @@ void conv_forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Te
 void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, const Tensor& w, const Tensor* bias);
 void conv_backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, const Tensor& dy, const Tensor& x);
 
-// Whether Winograd products may be used, where a library has them (entry/convolution.cpp).
-bool winograd_enabled();
+// When Winograd products are used, where a library has them (entry/convolution.cpp).
+enum class Winograd : uint32_t { never, where_faster, where_possible };
+Winograd winograd_mode();
 
 // Counts an operand or result that had to be copied into another memory order (entry/convolution.cpp).
 void count_reorder();

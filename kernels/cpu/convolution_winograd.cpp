@@ -199,17 +199,30 @@ void convolve(const Grid& g, float* y, const float* x, const Kernel& w, const fl
 
 }  // namespace
 
+namespace {
+
 bool winograd_fits(const ConvShape& s) {
   if (s.kernel[0] != 1 || s.stride[0] != 1 || s.padding[0] != 0 || s.input[0] != s.output[0]) return false;
   const int64_t stride = s.stride[1];
   if (s.stride[2] != stride || s.dilation[1] != 1 || s.dilation[2] != 1) return false;
   if (stride > 2 || s.kernel[1] < 3 || s.kernel[1] > 4 || s.kernel[2] < 3 || s.kernel[2] > 4) return false;
   if (stride == 1 && s.kernel[1] != s.kernel[2]) return false;
-  if (s.group_channels() < 16 || s.group_filters() < 16) return false;
+  return s.group_channels() >= 16 && s.group_filters() >= 16;
+}
+
+bool winograd_faster(const ConvShape& s) {
+  const int64_t stride = s.stride[1];
   // Tiles that hang over the border cost as much as whole ones; transforms cost a third of the products, and more.
   const int64_t tiles = ceil_div(s.output[1], tile_of(s)) * ceil_div(s.output[2], tile_of(s));
   const auto points = [&](int axis) { return stride == 1 ? 6 : 6 + s.kernel[axis]; };  // of all phases
   return s.output[1] * s.output[2] * s.taps() * 3 > tiles * points(1) * points(2) * 4;
+}
+
+}  // namespace
+
+bool winograd_chosen(const ConvShape& s, Pass) {
+  const Winograd mode = winograd_mode();
+  return mode != Winograd::never && winograd_fits(s) && (mode == Winograd::where_possible || winograd_faster(s));
 }
 
 void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias) {

@@ -8,13 +8,13 @@
 using namespace dg;
 
 namespace {
-std::atomic<bool> winograd{true};
+std::atomic<Winograd> winograd{Winograd::where_faster};
 std::atomic<uint32_t> reorders{0};
 }  // namespace
 
 void dg::count_reorder() { reorders.fetch_add(1, std::memory_order_relaxed); }
 
-bool dg::winograd_enabled() { return winograd.load(std::memory_order_relaxed); }
+Winograd dg::winograd_mode() { return winograd.load(std::memory_order_relaxed); }
 
 #define DG_CONV_PARAMETERS \
   uint32_t stride0, uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1, uint32_t padding2, uint32_t dilation0, \
@@ -55,11 +55,13 @@ int32_t dg_conv_backward_weight(const dg_tensor* t, uint32_t dw_slot, uint32_t d
   });
 }
 
-int32_t dg_conv_set_winograd(uint32_t on) {
-  winograd.store(on != 0, std::memory_order_relaxed);
-  return DG_OK;
+int32_t dg_conv_set_winograd(uint32_t mode) {
+  return guard([&] {
+    if (mode > uint32_t(Winograd::where_possible)) fail(DG_RANGE, "conv_set_winograd: takes 0, 1 or 2, got %u", mode);
+    winograd.store(Winograd(mode), std::memory_order_relaxed);
+  });
 }
 
-uint32_t dg_conv_get_winograd(void) { return winograd_enabled() ? 1 : 0; }
+uint32_t dg_conv_get_winograd(void) { return uint32_t(winograd_mode()); }
 
 uint32_t dg_conv_reorders(void) { return reorders.load(std::memory_order_relaxed); }
