@@ -4,7 +4,7 @@
  *
  * For a grid of shapes and each of the three passes, the direct products and Winograd's take turns, both asked for by number (`dg_conv_set_winograd`). The
  * choice is what a call with the usual setting computes: its result has the bits of one of the two. On one thread a time is CPU time, which other processes
- * disturb less. The shapes take about 0.2 to 50 ms by the direct products on one thread.
+ * disturb less. The shapes take about 0.05 to 20 ms by the direct products on one thread.
  *
  * Printed for each pass: how often the choice was the faster one, and the regret, which is the time of what was done by that of the better: for the choice, for
  * Winograd wherever there is any and for the direct products. `--json`: a line for each shape and pass instead. `--part` takes a share of the grid, picked
@@ -67,7 +67,7 @@ function grid(): Case[] {
       for (const size of [4, 5, 6, 7, 8, 10, 13, 14, 16, 28, 32, 56, 64, 128]) {
         for (const batch of [1, 8, 32]) {
           const ms = batch * outputs({ size, kernel, stride }) ** 2 * channels * filters * kernel ** 2 / 4e7;
-          if (ms >= 0.2 && ms <= 50) cases.push({ batch, channels, filters, size, kernel, stride });
+          if (ms >= 0.05 && ms <= 20) cases.push({ batch, channels, filters, size, kernel, stride });
         }
       }
     }

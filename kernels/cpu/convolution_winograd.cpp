@@ -26,7 +26,7 @@ void read_weights(const Kernel& w, const Phase& p, int64_t filter, int64_t filte
   const auto tap = [&](int t) { return from + (p.first_y + p.skip * (t / p.taps_x)) * w.row + (p.first_x + p.skip * (t % p.taps_x)) * w.column; };
   if (w.channel == 1 && w.filter != 1) {
     for (int t = 0; t < n; t++) {
-      for (int64_t half = 0; half < P; half += L) {
+      for (int64_t half = 0; half < filters; half += L) {
         V rows[L];
         for (int64_t j = 0; j < L; j++) {
           const float* const row = tap(t) + (half + j) * w.filter;
@@ -53,12 +53,13 @@ void read_weights(const Kernel& w, const Phase& p, int64_t filter, int64_t filte
 // G g G^T of a phase for a panel of filters and channels [c0, c1): U[point][channel][P], points `plane` apart.
 void transform_weights(const Grid& g, const Kernel& w, const Phase& phase, int64_t panel, int64_t c0, int64_t c1, float* u, int64_t plane) {
   alignas(64) float taps[16][L][P] = {};
+  const int64_t filters = std::min(P, g.out.channels - panel * P);
   for (int64_t c = c0; c < c1; c += L) {
-    read_weights(w, phase, panel * P, std::min(P, g.out.channels - panel * P), c, std::min(L, c1 - c), taps);
+    read_weights(w, phase, panel * P, filters, c, std::min(L, c1 - c), taps);
     with_taps(phase, [&](auto ky, auto kx) {
       constexpr int KY = decltype(ky)::value, KX = decltype(kx)::value, H = kPoints<KY>, W = kPoints<KX>;
       for (int64_t k = 0; k < L; k++, u += P) {
-        for (int64_t half = 0; half < P; half += L) {
+        for (int64_t half = 0; half < filters; half += L) {
           V e[H * KX];
           for (int x = 0; x < KX; x++) {
             V d[KY];
@@ -134,7 +135,7 @@ void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, cons
           if (!phase.at(i / g.columns, i % g.columns)) continue;
           const Range sources = phases_at(g.sources, g.source_count, g, i);
           for (int64_t panel = 0; panel < panels; panel++) {
-            tile_rows<float, false>(count, P, v + i * v_plane + sources.begin * channels, depth,
+            tile_rows<float, false>(count, g.out.channels - panel * P, v + i * v_plane + sources.begin * channels, depth,
                                     u + i * u_plane + ((target * panels + panel) * depth + sources.begin * channels) * P,
                                     (sources.end - sources.begin) * channels, m + i * m_plane + panel * P, m_row, zeros, 0);
           }
@@ -174,8 +175,8 @@ void run_by_filters(const Grid& g, float* y, const float* x, const Kernel& w, co
             const bool begins = c == 0 && source == phases_at(g.sources, g.source_count, g, i).begin;
             for (int64_t panel = 0; panel < last - first; panel++) {
               float* const to = m + i * m_plane + panel * P;
-              tile_rows<float, false>(tiles, P, v + i * v_plane + source * channels + c, depth, u + i * u_plane + panel * u_panel, count, to, m_row,
-                                      begins ? zeros : to, begins ? 0 : m_row);
+              tile_rows<float, false>(tiles, g.out.channels - (first + panel) * P, v + i * v_plane + source * channels + c, depth,
+                                      u + i * u_plane + panel * u_panel, count, to, m_row, begins ? zeros : to, begins ? 0 : m_row);
             }
           }
         }

@@ -39,10 +39,10 @@ void transform_gradient(const Pictures& s, const float* dy, int64_t y0, int64_t 
   int64_t c = 0;
   if (rows == OY && columns == OX)
     for (; c + L <= s.channels; c += L) pass(c, [](const float* p, int, int) { return load(p); });
-  for (; c < round_up(s.channels, P); c += L) {
-    const int64_t count = std::clamp<int64_t>(s.channels - c, 0, L);
+  for (; c < s.channels; c += L) {
+    const int64_t count = std::min(s.channels - c, L);
     pass(c, [&](const float* p, int i, int j) {
-      if (i >= rows || j >= columns || count == 0) return V{};
+      if (i >= rows || j >= columns) return V{};
       return count == L ? load(p) : load_some(p, count);
     });
   }
@@ -124,8 +124,8 @@ struct Gradient {
   }
   void product(const Transforms& t, int64_t point, int64_t chunk, int64_t panel, int64_t count, float* u, bool first) const {
     static const float zeros[P] = {};
-    tile_rows<float, true>(L, P, t.v + point * t.v_plane + chunk * t.room * L, L, t.z + point * t.z_plane + panel * t.room * P, count, u, P,
-                           first ? zeros : u, first ? 0 : P);
+    tile_rows<float, true>(L, g.out.channels - panel * P, t.v + point * t.v_plane + chunk * t.room * L, L,
+                           t.z + point * t.z_plane + panel * t.room * P, count, u, P, first ? zeros : u, first ? 0 : P);
   }
   // The chunks that have a point.
   Range chunks_at(int64_t point) const {

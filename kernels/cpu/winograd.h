@@ -170,14 +170,22 @@ template <class F> inline void with_taps(const Phase& p, F&& f) {
   return p.taps_x == 2 ? f(one{}, two{}) : f(one{}, one{});
 }
 
+// Which rows and columns of a window at (y0, x0) lie in the picture.
+template <int H, int W> struct Inside {
+  bool y[H], x[W], whole = true;
+  Inside(const Pictures& s, int64_t y0, int64_t x0) {
+    for (int i = 0; i < H; i++) whole &= y[i] = y0 + s.step * i >= 0 && y0 + s.step * i < s.height;
+    for (int j = 0; j < W; j++) whole &= x[j] = x0 + s.step * j >= 0 && x0 + s.step * j < s.width;
+  }
+  bool at(int i, int j) const { return y[i] && x[j]; }
+};
+
 // B^T d B of a tile: vectors of channels are `chunk` apart, points `plane`. Lines first, so that addresses are a register and multiples of another.
 template <int KY, int KX>
 void transform_input(const Pictures& s, const float* x, int64_t y0, int64_t x0, float* v, int64_t plane, int64_t columns, int64_t chunk) {
   constexpr int H = kPoints<KY>, W = kPoints<KX>;
   const int64_t pixel = s.step * s.pixel, line = pixel * s.width, row = plane * columns;
-  bool whole = true, inside_y[H], inside_x[W];
-  for (int i = 0; i < H; i++) whole &= inside_y[i] = y0 + s.step * i >= 0 && y0 + s.step * i < s.height;
-  for (int j = 0; j < W; j++) whole &= inside_x[j] = x0 + s.step * j >= 0 && x0 + s.step * j < s.width;
+  const Inside<H, W> inside(s, y0, x0);
   const float* corner = x + (y0 * s.width + x0) * s.pixel;
   const auto pass = [&](auto get) {
     V e[H * W];
@@ -200,11 +208,11 @@ void transform_input(const Pictures& s, const float* x, int64_t y0, int64_t x0, 
     corner += L, v += chunk;
   };
   int64_t left = s.channels;
-  if (whole)
+  if (inside.whole)
     for (; left >= L; left -= L) pass([](const float* p, int, int) { return load(p); });
   else
-    for (; left >= L; left -= L) pass([&](const float* p, int i, int j) { return inside_y[i] && inside_x[j] ? load(p) : V{}; });
-  if (left > 0) pass([&](const float* p, int i, int j) { return inside_y[i] && inside_x[j] ? load_some(p, left) : V{}; });
+    for (; left >= L; left -= L) pass([&](const float* p, int i, int j) { return inside.at(i, j) ? load(p) : V{}; });
+  if (left > 0) pass([&](const float* p, int i, int j) { return inside.at(i, j) ? load_some(p, left) : V{}; });
 }
 
 // A^T m A and the bias for channels [c0, c1) of a tile; m and the bias are at c0.
@@ -213,9 +221,7 @@ void transform_output(const Pictures& s, float* y, int64_t y0, int64_t x0, const
                       int64_t c0, int64_t c1) {
   constexpr int H = kPoints<KY>, W = kPoints<KX>, OY = kOutputs<KY>, OX = kOutputs<KX>;
   const int64_t pixel = s.step * s.pixel, line = pixel * s.width, row = plane * columns;
-  bool whole = true, inside_y[OY], inside_x[OX];
-  for (int i = 0; i < OY; i++) whole &= inside_y[i] = y0 + s.step * i >= 0 && y0 + s.step * i < s.height;
-  for (int j = 0; j < OX; j++) whole &= inside_x[j] = x0 + s.step * j >= 0 && x0 + s.step * j < s.width;
+  const Inside<OY, OX> inside(s, y0, x0);
   float* corner = y + (y0 * s.width + x0) * s.pixel + c0;
   const auto pass = [&](auto put) {
     const V add = load(bias);
@@ -239,10 +245,10 @@ void transform_output(const Pictures& s, float* y, int64_t y0, int64_t x0, const
     corner += L, m += L, bias += L;
   };
   int64_t left = c1 - c0;
-  if (whole)
+  if (inside.whole)
     for (; left >= L; left -= L) pass([](float* p, V v, int, int) { store(p, v); });
   const auto some = [&](float* p, V v, int i, int j) {
-    if (!inside_y[i] || !inside_x[j]) return;
+    if (!inside.at(i, j)) return;
     if (left >= L) store(p, v);
     else store_some(p, v, left);
   };
