@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "convolution.h"
-#include "winograd.h"
+#include "winograd_cost.h"
 
 namespace dg::conv {
 namespace {
@@ -192,9 +192,7 @@ void convolve(const Grid& g, float* y, const float* x, const Kernel& w, const fl
   Scratch padded(scratch_bytes<float>({width}));
   std::fill_n(padded.as<float>(), width, 0.0f);
   if (bias) std::copy_n(bias, g.out.channels, padded.as<float>());
-  const int64_t weights = g.points() * g.source_count * g.target_count * g.in.channels * width * int64_t(sizeof(float));
-  const int64_t few = weights >= int64_t(16) << 20 ? 160 : 64;  // tiles: reading all weights for each block of tiles takes longer than transforms
-  if (g.tiles() <= few && g.target_count * width >= 4 * P) run_by_filters(g, y, x, w, padded.as<float>());
+  if (by_filters(g)) run_by_filters(g, y, x, w, padded.as<float>());
   else run_by_tiles(g, y, x, w, padded.as<float>());
 }
 
@@ -211,19 +209,11 @@ bool winograd_fits(const ConvShape& s) {
   return s.group_channels() >= 16 && s.group_filters() >= 16;
 }
 
-bool winograd_faster(const ConvShape& s) {
-  const int64_t stride = s.stride[1];
-  // Tiles that hang over the border cost as much as whole ones; transforms cost a third of the products, and more.
-  const int64_t tiles = ceil_div(s.output[1], tile_of(s)) * ceil_div(s.output[2], tile_of(s));
-  const auto points = [&](int axis) { return stride == 1 ? 6 : 6 + s.kernel[axis]; };  // of all phases
-  return s.output[1] * s.output[2] * s.taps() * 3 > tiles * points(1) * points(2) * 4;
-}
-
 }  // namespace
 
-bool winograd_chosen(const ConvShape& s, Pass) {
+bool winograd_chosen(const ConvShape& s, Pass pass) {
   const Winograd mode = winograd_mode();
-  return mode != Winograd::never && winograd_fits(s) && (mode == Winograd::where_possible || winograd_faster(s));
+  return mode != Winograd::never && winograd_fits(s) && (mode == Winograd::where_possible || winograd_faster(s, pass));
 }
 
 void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias) {

@@ -144,6 +144,14 @@ struct Range {
   int64_t begin, end;
 };
 
+// Few tiles and many filters: the weights are transformed when they are used and stay in the second-level cache.
+inline bool by_filters(const Grid& g) {
+  const int64_t width = conv::round_up(g.out.channels, P);
+  const int64_t weights = g.points() * g.source_count * g.target_count * g.in.channels * width * int64_t(sizeof(float));
+  const int64_t few = weights >= int64_t(16) << 20 ? 160 : 64;  // tiles: reading all weights for each block of tiles takes longer than transforms
+  return g.tiles() <= few && g.target_count * width >= 4 * P;
+}
+
 inline Range phases_at(const Phase* phases, int count, const Grid& g, int64_t point) {
   const int64_t row = point / g.columns, column = point % g.columns;
   Range r{0, count};
