@@ -1,5 +1,7 @@
-import { assert } from "@std/assert";
-import { backends, scope } from "../mod.ts";
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { cpu } from "../ffi/device.ts";
+import { check, libraryOf } from "../ffi/library.ts";
+import { backends, scope, type Tensor } from "../mod.ts";
 import { textOf } from "../tensor/shape.ts";
 import { relativeError, rootMeanSquare, trio } from "./convolution_data.ts";
 import { device } from "./device.ts";
@@ -38,26 +40,86 @@ const winogradShapes: [number, number, number, number, number, number | number[]
   [2, 32, 16, 17, 14, [0, 2], 2, [4, 3]],
 ];
 
+/** Runs `fn` with Winograd's products never used (0), where they are expected to be faster (1) or wherever there are any (2). */
+function withWinograd<T>(mode: number, fn: () => T): T {
+  const library = libraryOf(cpu);
+  check(library.dg_conv_set_winograd(mode), library);
+  try {
+    return fn();
+  } finally {
+    library.dg_conv_set_winograd(1);
+  }
+}
+
 Deno.test("conv2d() by Winograd agrees with float64 and the direct products", () => {
   for (const [N, C, O, H, W, padding, stride = 1, kernel = 3] of winogradShapes) {
     // A GPU has no such products; its direct ones are exact to 1e-6 where the sums are short.
     if (device.type !== "cpu" && (kernel !== 3 || stride !== 1 || N * C * O * H * W > 3e6)) continue;
     scope(() => {
       const run = (dtype: "float32" | "float64") => trio(dtype, N, C, O, H, W, { padding, stride }, kernel);
-      const exact = run("float64").map((v) => v.data() as Float64Array), fast = run("float32");
-      backends.cpu.winograd = false;
-      try {
-        const plain = run("float32"), shape = textOf([N, C, O, H, W, padding, stride, kernel].flat());
-        ["y", "dx", "dw", "db"].forEach((name, i) => {
-          const [a, b] = [relativeError(fast[i], exact[i]), relativeError(plain[i], exact[i])], limit = C > 256 ? 3e-5 : 1e-5;
-          assert(a < limit, `${name} of ${shape} by Winograd: ${a}`);
-          assert(rootMeanSquare(fast[i], exact[i]) < 1e-5, `${name} of ${shape} by Winograd`);
-          assert(b < 1e-6, `${name} of ${shape} directly: ${b}`);
-          if (i < 3 && device.type === "cpu") assert(a !== b, `${name} of ${shape} was not computed by Winograd`);
-        });
-      } finally {
-        backends.cpu.winograd = true;
-      }
+      const exact = run("float64").map((v) => v.data() as Float64Array);
+      const fast = withWinograd(2, () => run("float32")), plain = withWinograd(0, () => run("float32"));
+      const shape = textOf([N, C, O, H, W, padding, stride, kernel].flat());
+      ["y", "dx", "dw", "db"].forEach((name, i) => {
+        const [a, b] = [relativeError(fast[i], exact[i]), relativeError(plain[i], exact[i])], limit = C > 256 ? 3e-5 : 1e-5;
+        assert(a < limit, `${name} of ${shape} by Winograd: ${a}`);
+        assert(rootMeanSquare(fast[i], exact[i]) < 1e-5, `${name} of ${shape} by Winograd`);
+        assert(b < 1e-6, `${name} of ${shape} directly: ${b}`);
+        if (i < 3 && device.type === "cpu") assert(a !== b, `${name} of ${shape} was not computed by Winograd`);
+      });
     });
   }
+});
+
+/** N, C, O, size, kernel, stride; the faster way of y, dx and dw by a factor of 1.3 or more with AVX-512 and AVX2: Winograd or direct, or neither clearly. */
+const clear: [number[], string][] = [
+  [[1, 24, 48, 16, 3, 1], "www"],
+  [[1, 64, 128, 10, 3, 1], "www"],
+  [[32, 32, 32, 6, 3, 1], "www"],
+  [[8, 64, 64, 7, 4, 1], "www"],
+  [[1, 16, 64, 56, 4, 1], "www"],
+  [[8, 16, 16, 64, 3, 2], "www"],
+  [[32, 64, 16, 8, 3, 2], "www"],
+  [[8, 64, 64, 14, 4, 2], "www"],
+  [[1, 24, 48, 32, 4, 2], "www"],
+  [[32, 32, 256, 4, 3, 2], "ddd"],
+  [[32, 64, 16, 10, 3, 2], "ddd"],
+  [[8, 64, 128, 10, 3, 2], "ddd"],
+  [[32, 64, 128, 5, 3, 2], "-d-"],
+  [[32, 32, 32, 4, 4, 2], "dd-"],
+  [[32, 128, 128, 4, 4, 2], "dd-"],
+];
+
+Deno.test({
+  name: "conv2d() chooses Winograd or the direct products for each pass as measured",
+  ignore: device.type !== "cpu",
+  fn() {
+    for (const [[N, C, O, size, kernel, stride], expected] of clear) {
+      scope(() => {
+        const run = (dtype: "float32" | "float64" = "float32") => trio(dtype, N, C, O, size, size, { padding: 1, stride }, kernel);
+        const [direct, chosen, fast] = [0, 1, 2].map((mode) => withWinograd(mode, () => run()));
+        const exact = run("float64").map((v) => v.data() as Float64Array),
+          same = (a: Tensor, b: Tensor) => relativeError(a, b.data() as Float32Array) === 0;
+        ["y", "dx", "dw"].forEach((name, i) => {
+          const text = `${name} of ${textOf([N, C, O, size, kernel, stride])}`,
+            way = same(chosen[i], fast[i]) ? "w" : same(chosen[i], direct[i]) ? "d" : "?";
+          assert(!same(direct[i], fast[i]), text);
+          assert(relativeError(chosen[i], exact[i]) < (way === "w" ? 1e-5 : 1e-6), text);
+          if (expected[i] !== "-") assertEquals(way, expected[i], text);
+        });
+      });
+    }
+  },
+});
+
+Deno.test("backends.cpu.winograd is false where Winograd is never used", () => {
+  for (const mode of [1, 2]) withWinograd(mode, () => assert(backends.cpu.winograd));
+  assertThrows(() => withWinograd(3, () => {}), RangeError, "conv_set_winograd: takes 0, 1 or 2, got 3");
+  withWinograd(1, () => {
+    backends.cpu.winograd = false;
+    assertEquals(libraryOf(cpu).dg_conv_get_winograd(), 0);
+    assert(!backends.cpu.winograd);
+    backends.cpu.winograd = true;
+    assertEquals(libraryOf(cpu).dg_conv_get_winograd(), 1);
+  });
 });

@@ -121,7 +121,7 @@ template <class T, class Body> void with_weight(const Tensor& t, Body&& body) {
 template <class T> void backward_weight_in(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
   if (grouped_fits(s, false)) return grouped_backward_weight<T>(s, dw, dy, x);
   if constexpr (std::is_same_v<T, float>)
-    if (winograd_chosen(s, Pass::weight_gradient)) return winograd_backward_weight(s, dw, dy, x);
+    if (winograd_chosen(s, Pass::weight)) return winograd_backward_weight(s, dw, dy, x);
   gemm_backward_weight<T>(s, dw, dy, x);
 }
 
@@ -159,7 +159,7 @@ void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy,
     with_weight<T>(w, [&](const Weight<const T>& weight) {
       if (grouped_fits(s, true)) return grouped_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)
-        if (winograd_chosen(s, Pass::input_gradient)) return winograd_backward_input(s, out.data(), in.data(), weight, bias_data);
+        if (winograd_chosen(s, Pass::input)) return winograd_backward_input(s, out.data(), in.data(), weight, bias_data);
       gemm_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
     });
     out.finish();

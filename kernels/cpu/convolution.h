@@ -25,7 +25,7 @@ template <class T> void grouped_backward_input(const ConvShape& s, T* dx, const 
 template <class T> void grouped_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 
 // convolution_winograd.cpp, convolution_winograd_weight.cpp: 3x3 and 4x4 with strides 1 and 2, float.
-enum class Pass { forward, input_gradient, weight_gradient };
+enum class Pass { forward, input, weight };  // the result, the gradient of the input, of the weight
 bool winograd_chosen(const ConvShape& s, Pass pass);
 void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias);
 void winograd_backward_input(const ConvShape& s, float* dx, const float* dy, const Weight<const float>& w, const float* bias);

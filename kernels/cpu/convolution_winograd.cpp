@@ -117,11 +117,7 @@ void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, cons
                         u + ((target * panels + panel) * depth + source * channels + c0) * P, u_plane);
     }
   });
-  const int64_t m_row = panels * P;
-  // As many tiles at a time as keep V and M in the second-level cache, in whole register tiles; at least 16 blocks for the threads.
-  int64_t block = std::clamp<int64_t>((int64_t(640) << 10) / (points * 4 * (depth + m_row)), 1, 112);
-  block = std::min(block, ceil_div(tiles, 8));
-  block = std::max<int64_t>(block / kTileRows, 1) * kTileRows;
+  const int64_t m_row = panels * P, block = block_of(g);
   const int64_t v_plane = block * depth + L, m_plane = block * m_row + L;
   PerThread<float> work(points * (v_plane + m_plane));
   parallel_for(ceil_div(tiles, block), 1, [&](int64_t begin, int64_t end) {

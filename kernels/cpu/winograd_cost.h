@@ -1,8 +1,8 @@
 // What a convolution is expected to take by Winograd's products and by the direct ones, in nanoseconds of one core: what each does, in vectors, times what
 // it took. Only the comparison counts. It depends on the shape alone, so that a shape always takes the same path.
 //
-// The constants are least squares of relative errors over shapes of benchmarks/winograd_choice.ts (3x3 and 4x4, strides 1 and 2), 604 for AVX-512 and
-// 431 for AVX2, on one core of a server with 1 MB of second-level cache, 2026-11.
+// The constants are least squares of relative errors over shapes of benchmarks/winograd_choice.ts (3x3 and 4x4, strides 1 and 2), 1110 for AVX-512
+// and 952 for AVX2, on one core of a server with 1 MB of second-level cache, 2026-11.
 #pragma once
 #include "winograd.h"
 
@@ -13,7 +13,7 @@ struct ProductCost {
   double product;         // a vector of results and one term of the sum, Winograd
   double weight;          // a vector of transformed weights for each tile of registers, its transform included
   double input, output;   // a vector of a tile at a point: its transform
-  double streamed;        // a vector of transformed weights beyond the second-level cache
+  double streamed;        // a vector of transformed weights beyond the second-level cache for each block of tiles
   double memory;          // a vector of weights beyond the second-level cache
   double direct_product;  // as product
   double gathered;        // taps in a row, of a position
@@ -29,13 +29,13 @@ struct GradientCost {
 };
 
 #if defined(__AVX512F__)
-inline constexpr ProductCost kForwardCost{0.278, 1.32, 1.04, 2.72, 1.65, 17.3, 0.330, 6.18, 9.47, 19.3};
-inline constexpr ProductCost kInputGradientCost{0.278, 1.32, 1.04, 2.72, 1.65, 10.2, 0.330, 6.18, 0, 8.47};
-inline constexpr GradientCost kWeightGradientCost{0.371, 1.20, 0.758, 3.36, 11.2, 0.363, 17.4, 22.2};
-#else
-inline constexpr ProductCost kForwardCost{0, 1.20, 0.902, 0.770, 0.371, 5.06, 0.166, 8.17, 4.39, 4.99};
-inline constexpr ProductCost kInputGradientCost{0, 1.20, 0.902, 0.770, 0.371, 4.76, 0.166, 8.17, 0, 4.63};
-inline constexpr GradientCost kWeightGradientCost{0.215, 1.06, 1.12, 0.684, 4.81, 0.206, 6.05, 11.0};
+inline constexpr ProductCost kForwardCost{0.223, 1.70, 2.33, 2.67, 0.956, 17.2, 0.329, 8.93, 9.82, 20.5};
+inline constexpr ProductCost kInputGradientCost{0.223, 1.70, 2.33, 2.67, 0.956, 9.59, 0.329, 8.93, 0, 9.82};
+inline constexpr GradientCost kWeightGradientCost{0.395, 1.11, 1.79, 1.97, 10.7, 0.376, 16.7, 22.6};
+#else  // a tile of registers takes as long with fewer rows
+inline constexpr ProductCost kForwardCost{0, 1.20, 0.937, 0.780, 0.124, 5.20, 0.167, 8.32, 4.50, 6.53};
+inline constexpr ProductCost kInputGradientCost{0, 1.20, 0.937, 0.780, 0.124, 4.67, 0.167, 8.32, 0, 5.05};
+inline constexpr GradientCost kWeightGradientCost{0.211, 1.08, 1.22, 0.713, 5.04, 0.205, 6.19, 12.7};
 #endif
 // A panel with one vector of filters computes its products at this part of two.
 inline constexpr double kHalfPanel = 1.3;
@@ -73,7 +73,7 @@ inline double winograd_time(const winograd::Grid& g, const ProductCost& c) {
   const double chunks = double(ceil_div(g.in.channels, L)), columns = double(ceil_div(g.out.channels, L));
   double time = pairs * depth * width * (tiles * c.product + blocks * c.weight);
   time += tiles * (double(points.source) * chunks * c.input + double(points.target) * columns * c.output);
-  if (!by_filters(g)) time += beyond(pairs * depth * columns, kNearTransformed) * c.streamed;
+  if (!by_filters(g)) time += beyond(pairs * depth * columns, kNearTransformed) * double(ceil_div(g.tiles(), block_of(g))) * c.streamed;
   return time;
 }
 
@@ -82,7 +82,7 @@ inline bool winograd_faster(const ConvShape& s, Pass pass) {
   using namespace winograd;
   const double channels = double(s.group_channels()), filters = double(s.group_filters()), taps = double(s.taps());
   const double far = beyond(taps * channels * filters / double(L), kNear);
-  if (pass == Pass::weight_gradient) {
+  if (pass == Pass::weight) {
     const GradientCost& c = kWeightGradientCost;
     const Grid g = forward_grid(s);
     const PhasePoints points(g);
