@@ -18,6 +18,11 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
 template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 template <class T> void backward_bias(const ConvShape& s, T* db, const T* dy);
 
+// convolution_few.cpp: few output positions beside the weight, whose filters are rows in memory.
+template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
+template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias);
+template <class T> void few_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
+
 // convolution_grouped.cpp: groups that are narrower than a vector; `backward` asks about the gradient of the input.
 bool grouped_fits(const ConvShape& s, bool backward);
 template <class T> void grouped_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
