@@ -120,6 +120,15 @@ template <class T> class Rows {
   const T* data;
 };
 
+// Loads v once into a register: the compiler would read it from memory in each product.
+template <class V> inline void keep(V& v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#else
+  (void)v;
+#endif
+}
+
 // The sums of the lanes of n = L vectors, in their order: halves are interleaved and added log2 L times.
 template <class T> lanes_t<T> lane_sums(lanes_t<T>* v) {
   constexpr auto lanes = std::make_integer_sequence<int, Lanes<T>::count>{};
@@ -131,34 +140,40 @@ template <class T> lanes_t<T> lane_sums(lanes_t<T>* v) {
 }
 
 // total[R][kFilters] += a[R][length] * w[kFilters][length]^T; of the filters `valid` are there. `next` is needed after this.
-template <class T, int R>
+template <class T, int R, bool Ahead>
 void dots(const T* a, int64_t lda, const T* w, int64_t ldw, int64_t valid, int64_t length, T* total, const T* next) {
   constexpr int L = Lanes<T>::count, J = kFilters, sums = (R * J + L - 1) / L * L;
-  lanes_t<T> sum[sums] = {};
   const T* row[J];
   for (int j = 0; j < J; j++) row[j] = w + std::min<int64_t>(j, valid - 1) * ldw;
-  const auto step = [&](int64_t k, auto get) {
-    lanes_t<T> filter[J];
+  const int64_t whole = length / L * L;
+  lanes_t<T> sum[sums] = {};
+  {
+    lanes_t<T> s[R][J] = {};  // not reached by reference, so that they are registers
+    for (int64_t k = 0; k < whole; k += L) {
+      lanes_t<T> filter[J];
 #pragma GCC unroll 4
-    for (int j = 0; j < J; j++) filter[j] = get(row[j] + k);
+      for (int j = 0; j < J; j++) {
+        filter[j] = load(row[j] + k);
+        keep(filter[j]);
+        if (Ahead) __builtin_prefetch(next + j * ldw + k);
+      }
 #pragma GCC unroll 4
-    for (int r = 0; r < R; r++) {
-      const lanes_t<T> position = get(a + r * lda + k);
+      for (int r = 0; r < R; r++) {
+        lanes_t<T> position = load(a + r * lda + k);
+        keep(position);
 #pragma GCC unroll 4
-      for (int j = 0; j < J; j++) sum[r * J + j] += position * filter[j];
+        for (int j = 0; j < J; j++) s[r][j] += position * filter[j];
+      }
     }
-  };
-  int64_t k = 0;
-  if (next) {
-    for (; k + L <= length; k += L) {
 #pragma GCC unroll 4
-      for (int j = 0; j < J; j++) __builtin_prefetch(next + j * ldw + k);
-      step(k, [](const T* p) { return load(p); });
-    }
-  } else {
-    for (; k + L <= length; k += L) step(k, [](const T* p) { return load(p); });
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+      for (int j = 0; j < J; j++) sum[r * J + j] = s[r][j];
   }
-  if (k < length) step(k, [&](const T* p) { return load_some(p, length - k); });
+  for (int r = 0; r < R && whole < length; r++) {
+    const lanes_t<T> position = load_some(a + r * lda + whole, length - whole);
+    for (int j = 0; j < J; j++) sum[r * J + j] += position * load_some(row[j] + whole, length - whole);
+  }
 #pragma GCC unroll 16
   for (int i = 0; i < sums; i += L) {
     const lanes_t<T> added = lane_sums<T>(sum + i);
@@ -168,8 +183,8 @@ void dots(const T* a, int64_t lda, const T* w, int64_t ldw, int64_t valid, int64
 }
 
 template <class T> using Dots = void (*)(const T*, int64_t, const T*, int64_t, int64_t, int64_t, T*, const T*);
-template <class T, int... R> constexpr auto dots_of(std::integer_sequence<int, R...>) {
-  return std::array<Dots<T>, sizeof...(R)>{dots<T, R + 1>...};
+template <class T, bool Ahead, int... R> constexpr auto dots_of(std::integer_sequence<int, R...>) {
+  return std::array<Dots<T>, sizeof...(R)>{dots<T, R + 1, Ahead>...};
 }
 
 // c[R][V vectors] = (add ? c : 0) + sum over p < depth of a[r][p] * b[p]; a is stored [depth][rows] if Transposed. With one vector, `count` elements.
@@ -239,7 +254,8 @@ void scaled_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T
 }  // namespace
 
 template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
-  static constexpr auto tile = dots_of<T>(std::make_integer_sequence<int, kPositions>{});
+  static constexpr auto first_tile = dots_of<T, true>(std::make_integer_sequence<int, kPositions>{});
+  static constexpr auto later_tile = dots_of<T, false>(std::make_integer_sequence<int, kPositions>{});
   const int64_t positions = s.output_pixels(), tiles = ceil_div(positions, kPositions), blocks = ceil_div(s.filters, kFilters);
   const Taps taps(s);
   const Rows<T> a(s, taps, x);
@@ -257,8 +273,8 @@ template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const 
         const T* next = i + 1 < pieces.size() ? from + pieces[i + 1].weight : from + kFilters * w.filter + pieces[0].weight;
         for (int64_t t = 0; t < tiles; t++) {
           const int64_t first = t * kPositions, count = std::min<int64_t>(kPositions, positions - first);
-          tile[size_t(count - 1)](a.data + first * a.step + piece.rows, a.step, from + piece.weight, w.filter, valid, piece.length,
-                                  total + first * kFilters, t == 0 ? next : nullptr);
+          (t == 0 ? first_tile : later_tile)[size_t(count - 1)](a.data + first * a.step + piece.rows, a.step, from + piece.weight, w.filter, valid, piece.length,
+                                  total + first * kFilters, next);
         }
       }
       for (int64_t r = 0; r < positions; r++)
