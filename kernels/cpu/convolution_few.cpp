@@ -140,7 +140,7 @@ template <class T> lanes_t<T> lane_sums(lanes_t<T>* v) {
 }
 
 // total[R][kFilters] += a[R][length] * w[kFilters][length]^T; of the filters `valid` are there. `next` is needed after this.
-template <class T, int R, bool Ahead>
+template <class T, int R, int Ahead>
 void dots(const T* a, int64_t lda, const T* w, int64_t ldw, int64_t valid, int64_t length, T* total, const T* next) {
   constexpr int L = Lanes<T>::count, J = kFilters, sums = (R * J + L - 1) / L * L;
   const T* row[J];
@@ -155,7 +155,7 @@ void dots(const T* a, int64_t lda, const T* w, int64_t ldw, int64_t valid, int64
       for (int j = 0; j < J; j++) {
         filter[j] = load(row[j] + k);
         keep(filter[j]);
-        if (Ahead) __builtin_prefetch(next + j * ldw + k);
+        if (j < Ahead) __builtin_prefetch(next + j * ldw + k);
       }
 #pragma GCC unroll 4
       for (int r = 0; r < R; r++) {
@@ -183,13 +183,13 @@ void dots(const T* a, int64_t lda, const T* w, int64_t ldw, int64_t valid, int64
 }
 
 template <class T> using Dots = void (*)(const T*, int64_t, const T*, int64_t, int64_t, int64_t, T*, const T*);
-template <class T, bool Ahead, int... R> constexpr auto dots_of(std::integer_sequence<int, R...>) {
+template <class T, int Ahead, int... R> constexpr auto dots_of(std::integer_sequence<int, R...>) {
   return std::array<Dots<T>, sizeof...(R)>{dots<T, R + 1, Ahead>...};
 }
 
 // c[R][V vectors] = (add ? c : 0) + sum over p < depth of a[r][p] * b[p]; a is stored [depth][rows] if Transposed. With one vector, `count` elements.
 template <class T, int R, int V, bool Transposed>
-void scaled(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth, T* c, int64_t ldc, bool add, int64_t count, int64_t ahead) {
+void scaled(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth, T* c, int64_t ldc, bool add, int64_t count, int64_t ahead, int64_t every, int64_t turn) {
   constexpr int L = Lanes<T>::count;
   const bool part = V == 1 && count < L;
   lanes_t<T> sum[R][V] = {};
@@ -210,7 +210,7 @@ void scaled(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth, T* 
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) sum[r][v] += scale * row[v];
       }
-      if (ahead) {
+      if (ahead && (p & every) == turn) {
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) __builtin_prefetch(b + p * ldb + v * L + ahead);
       }
@@ -227,7 +227,7 @@ void scaled(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth, T* 
     }
 }
 
-template <class T> using Scaled = void (*)(const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, bool, int64_t, int64_t);
+template <class T> using Scaled = void (*)(const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, bool, int64_t, int64_t, int64_t, int64_t);
 template <class T, int V, bool Transposed, int... R> constexpr auto scaled_of(std::integer_sequence<int, R...>) {
   return std::array<Scaled<T>, sizeof...(R)>{scaled<T, R + 1, V, Transposed>...};
 }
@@ -239,14 +239,15 @@ void scaled_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T
   static constexpr auto wide = scaled_of<T, kVectors, Transposed>(std::make_integer_sequence<int, kHeight>{});
   static constexpr auto narrow = scaled_of<T, 1, Transposed>(std::make_integer_sequence<int, kHeight>{});
   constexpr int64_t L = Lanes<T>::count;
-  int64_t tiles = ceil_div(rows, kHeight);
-  for (int64_t r = 0; r < rows; tiles--) {
-    const int64_t height = ceil_div(rows - r, tiles), here = r == 0 ? ahead : 0;
+  int64_t tiles = ceil_div(rows, kHeight), turn = 0;
+  const int64_t every = tiles >= 4 ? 3 : tiles >= 2 ? 1 : 0;
+  for (int64_t r = 0; r < rows; tiles--, turn++) {
+    const int64_t height = ceil_div(rows - r, tiles), here = turn <= every ? ahead : 0;
     const T* const factors = a + (Transposed ? r : r * lda);
     T* const out = c + r * ldc;
     int64_t k = 0;
-    for (; k + kVectors * L <= columns; k += kVectors * L) wide[size_t(height - 1)](factors, lda, b + k, ldb, depth, out + k, ldc, add, 0, here);
-    for (; k < columns; k += L) narrow[size_t(height - 1)](factors, lda, b + k, ldb, depth, out + k, ldc, add, columns - k, here);
+    for (; k + kVectors * L <= columns; k += kVectors * L) wide[size_t(height - 1)](factors, lda, b + k, ldb, depth, out + k, ldc, add, 0, here, every, turn);
+    for (; k < columns; k += L) narrow[size_t(height - 1)](factors, lda, b + k, ldb, depth, out + k, ldc, add, columns - k, here, every, turn);
     r += height;
   }
 }
@@ -254,12 +255,13 @@ void scaled_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T
 }  // namespace
 
 template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
-  static constexpr auto first_tile = dots_of<T, true>(std::make_integer_sequence<int, kPositions>{});
-  static constexpr auto later_tile = dots_of<T, false>(std::make_integer_sequence<int, kPositions>{});
+  constexpr auto rows = std::make_integer_sequence<int, kPositions>{};
+  static constexpr std::array<std::array<Dots<T>, kPositions>, 5> tile = {dots_of<T, 0>(rows), dots_of<T, 1>(rows), dots_of<T, 2>(rows), {}, dots_of<T, 4>(rows)};
   const int64_t positions = s.output_pixels(), tiles = ceil_div(positions, kPositions), blocks = ceil_div(s.filters, kFilters);
   const Taps taps(s);
   const Rows<T> a(s, taps, x);
   const std::vector<Stretch> pieces = taps.pieces(kDots);
+  const int64_t ahead = tiles == 1 ? 4 : tiles < 4 ? 2 : 1;  // filters of the next piece that a tile fetches: memory and products overlap
   PerThread<T> totals(tiles * kPositions * kFilters);
   // Threads write lines of y of their own where there are filters enough.
   parallel_for(blocks, std::clamp<int64_t>(blocks / 16, 1, 64 / kFilters), [&](int64_t begin, int64_t end) {
@@ -273,8 +275,8 @@ template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const 
         const T* next = i + 1 < pieces.size() ? from + pieces[i + 1].weight : from + kFilters * w.filter + pieces[0].weight;
         for (int64_t t = 0; t < tiles; t++) {
           const int64_t first = t * kPositions, count = std::min<int64_t>(kPositions, positions - first);
-          (t == 0 ? first_tile : later_tile)[size_t(count - 1)](a.data + first * a.step + piece.rows, a.step, from + piece.weight, w.filter, valid, piece.length,
-                                  total + first * kFilters, next);
+          tile[size_t(t * ahead < kFilters ? ahead : 0)][size_t(count - 1)](a.data + first * a.step + piece.rows, a.step, from + piece.weight, w.filter, valid, piece.length,
+                                  total + first * kFilters, next + t * ahead * w.filter);
         }
       }
       for (int64_t r = 0; r < positions; r++)
