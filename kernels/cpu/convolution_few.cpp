@@ -18,8 +18,11 @@ constexpr int64_t kDots = 512;  // terms of a pass of dot products: the weights 
 
 // Registers of a tile of scaled rows.
 constexpr int kHeight = 6, kVectors = kTileRows >= 12 ? 4 : 2;
-constexpr int64_t kSpan = 256;    // elements of the depth in a job
-constexpr int64_t kFilterRows = 32;  // of w in a pass of the gradient of the input
+
+// Elements of the depth in a job, and filters in a pass of the gradient of the input: what all positions pass over stays in the caches, though rows
+// that are a power of two apart share their sets.
+int64_t span_of(int64_t positions) { return positions > 32 ? 256 : 512; }
+int64_t filters_of(int64_t positions) { return positions > 32 ? 32 : 16; }
 
 // A stretch of a filter: where it begins in w and in a.
 struct Stretch {
@@ -289,10 +292,10 @@ template <class T> void few_backward_weight(const ConvShape& s, const Weight<T>&
   const int64_t positions = s.output_pixels();
   const Taps taps(s);
   const Rows<T> a(s, taps, x);
-  const std::vector<Stretch> pieces = taps.pieces(kSpan);
+  const std::vector<Stretch> pieces = taps.pieces(span_of(positions));
   constexpr int64_t part = 4 * kHeight;
   const int64_t parts = ceil_div(s.filters, part), count = int64_t(pieces.size());
-  parallel_for(count * parts, std::max<int64_t>(1, kGrain / (kSpan * part)), [&](int64_t begin, int64_t end) {
+  parallel_for(count * parts, std::max<int64_t>(1, kGrain / (span_of(positions) * part)), [&](int64_t begin, int64_t end) {
     for (int64_t job = begin; job < end; job++) {
       const Stretch& piece = pieces[size_t(job % count)];
       const int64_t filter = job / count * part;
@@ -308,21 +311,21 @@ template <class T> void few_backward_weight(const ConvShape& s, const Weight<T>&
 }
 
 template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias) {
-  const int64_t positions = s.output_pixels(), pixels = s.input_pixels();
+  const int64_t positions = s.output_pixels(), pixels = s.input_pixels(), pass = filters_of(positions);
   const Taps taps(s);
   const bool in_place = direct(s);
   const int64_t step = in_place ? s.channels : round_up(taps.depth(s), 16) + 16;
   Scratch memory(scratch_bytes<T>({in_place ? 1 : positions, step}));
   T* const columns = in_place ? dx : memory.as<T>();
-  const std::vector<Stretch> pieces = taps.pieces(kSpan);
+  const std::vector<Stretch> pieces = taps.pieces(span_of(positions));
   parallel_for(int64_t(pieces.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t job = begin; job < end; job++) {
       const Stretch& piece = pieces[size_t(job)];
       T* const out = columns + piece.rows;
       for (int64_t r = 0; in_place && bias && r < positions; r++) std::copy_n(bias + piece.rows, piece.length, out + r * step);
-      for (int64_t filter = 0; filter < s.filters; filter += kFilterRows)
+      for (int64_t filter = 0; filter < s.filters; filter += pass)
         scaled_rows<T, false>(positions, piece.length, dy + filter, s.filters, w.data + filter * w.filter + piece.weight, w.filter,
-                              std::min(kFilterRows, s.filters - filter), out, step, filter > 0 || (in_place && bias), kFilterRows * w.filter);
+                              std::min(pass, s.filters - filter), out, step, filter > 0 || (in_place && bias), pass * w.filter);
     }
   });
   if (in_place) return;
