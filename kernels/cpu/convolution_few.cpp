@@ -202,6 +202,12 @@ void scaled(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth, T* 
 #pragma GCC unroll 4
       for (int v = 0; v < V; v++) sum[r][v] = part ? load_some(c + r * ldc, count) : load(c + r * ldc + v * L);
   }
+  if (!add) {  // c comes into the cache meanwhile
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) __builtin_prefetch(c + r * ldc + v * L, 1);
+  }
   const auto run = [&](auto get) {
     for (int64_t p = 0; p < depth; p++) {
       lanes_t<T> row[V];
