@@ -261,7 +261,28 @@ void scaled_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T
   }
 }
 
+// Whether a filter is a row [taps][channels].
+template <class T> bool filters_are_rows(const ConvShape& s, const Weight<T>& w) {
+  int64_t step = s.channels;
+  for (int i = 2; i >= 0; i--) {
+    if (s.kernel[i] > 1 && w.tap[i] != step) return false;
+    step *= s.kernel[i];
+  }
+  return w.channel == 1 && w.filter >= step;
+}
+
 }  // namespace
+
+// The limits are where the other algorithms overtake: Winograd's at about 50 positions, or 80 where they need more products (3x3 with stride 2), and
+// products of packed weights later the longer the sums are, for each tile of dot products ends in sums over lanes.
+template <class T> bool few_fits(const ConvShape& s, const Weight<T>& w, Pass pass) {
+  constexpr int64_t narrow = 32, most = 256, most_taps = 4096;
+  const int64_t positions = s.output_pixels();
+  if (s.groups > 1 || s.channels < narrow || s.filters < narrow || positions < 1 || positions > most || s.taps() > most_taps) return false;
+  if (!filters_are_rows(s, w)) return false;
+  if (sizeof(T) == sizeof(float) && winograd_enabled() && winograd_fits(s)) return positions <= (s.stride[2] == 2 && s.taps() == 9 ? 81 : 49);
+  return pass == Pass::weight || positions * 4 <= s.taps() * s.channels;
+}
 
 template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
   constexpr auto rows = std::make_integer_sequence<int, kPositions>{};
@@ -323,7 +344,8 @@ template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* d
   const int64_t step = in_place ? s.channels : round_up(taps.depth(s), 16) + 16;
   Scratch memory(scratch_bytes<T>({in_place ? 1 : positions, step}));
   T* const columns = in_place ? dx : memory.as<T>();
-  const std::vector<Stretch> pieces = taps.pieces(span_of(positions));
+  // Jobs enough for several threads.
+  const std::vector<Stretch> pieces = taps.pieces(std::clamp(round_up(taps.depth(s) / 16, 64), int64_t(64), span_of(positions)));
   parallel_for(int64_t(pieces.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t job = begin; job < end; job++) {
       const Stretch& piece = pieces[size_t(job)];
@@ -364,6 +386,8 @@ template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* d
 }
 
 #define DG_FEW(T)                                                                                                            \
+  template bool few_fits<T>(const ConvShape&, const Weight<T>&, Pass);                                                       \
+  template bool few_fits<const T>(const ConvShape&, const Weight<const T>&, Pass);                                           \
   template void few_forward<T>(const ConvShape&, T*, const T*, const Weight<const T>&, const T*);                            \
   template void few_backward_input<T>(const ConvShape&, T*, const T*, const Weight<const T>&, const T*);                     \
   template void few_backward_weight<T>(const ConvShape&, const Weight<T>&, const T*, const T*);
