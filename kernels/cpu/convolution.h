@@ -18,9 +18,9 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
 template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 template <class T> void backward_bias(const ConvShape& s, T* db, const T* dy);
 
-// convolution_few.cpp: few output positions, and filters that are rows [taps][channels] in memory.
+// convolution_few.cpp: few output positions.
 enum class Pass { forward, input, weight };  // the result, or what the gradient is of
-template <class T> bool few_fits(const ConvShape& s, const Weight<T>& w, Pass pass);
+template <class T> bool few_fits(const ConvShape& s, Pass pass);
 template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
 template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias);
 template <class T> void few_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);

@@ -261,25 +261,67 @@ void scaled_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T
   }
 }
 
-// Whether a filter is a row [taps][channels].
-template <class T> bool filters_are_rows(const ConvShape& s, const Weight<T>& w) {
-  int64_t step = s.channels;
-  for (int i = 2; i >= 0; i--) {
-    if (s.kernel[i] > 1 && w.tap[i] != step) return false;
-    step *= s.kernel[i];
+// The filters as rows [taps][channels]: where they lie, or in memory of their own if their order is another. finish() brings a gradient from there.
+template <class T> class Filters {
+  using Value = std::remove_const_t<T>;
+
+ public:
+  Filters(const ConvShape& s, const Weight<T>& w)
+      : step(in_rows(s, w) ? w.filter : s.taps() * s.channels),
+        s_(s),
+        w_(w),
+        memory_(scratch_bytes<T>({in_rows(s, w) ? 1 : s.filters, step})),
+        data(in_rows(s, w) ? w.data : memory_.template as<Value>()) {
+    if constexpr (std::is_const_v<T>) each([](const Value& from, Value& row) { row = from; });
   }
-  return w.channel == 1 && w.filter >= step;
-}
+  void finish() const {
+    each([](Value& to, const Value& row) { to = row; });
+  }
+
+  int64_t step;
+
+ private:
+  static bool in_rows(const ConvShape& s, const Weight<T>& w) {
+    int64_t pixel = s.channels;
+    for (int i = 2; i >= 0; i--) {
+      if (s.kernel[i] > 1 && w.tap[i] != pixel) return false;
+      pixel *= s.kernel[i];
+    }
+    return w.channel == 1 && w.filter >= pixel;
+  }
+
+  // Calls f(element of the weight, element of its row).
+  template <class F> void each(F&& f) const {
+    if (data == w_.data) return;
+    Value* const rows = memory_.template as<Value>();
+    parallel_for(s_.filters, std::max<int64_t>(1, kGrain / step), [&](int64_t begin, int64_t end) {
+      Value* row = rows + begin * step;
+      for (int64_t filter = begin; filter < end; filter++)
+        for (int64_t z = 0; z < s_.kernel[0]; z++)
+          for (int64_t y = 0; y < s_.kernel[1]; y++)
+            for (int64_t x = 0; x < s_.kernel[2]; x++) {
+              T* const from = w_.data + filter * w_.filter + z * w_.tap[0] + y * w_.tap[1] + x * w_.tap[2];
+              for (int64_t c = 0; c < s_.channels; c++) f(from[c * w_.channel], *row++);
+            }
+    });
+  }
+
+  const ConvShape& s_;
+  const Weight<T>& w_;
+  Scratch memory_;
+
+ public:
+  T* data;
+};
 
 }  // namespace
 
 // The limits are where the other algorithms overtake: Winograd's at about 50 positions, or 80 where they need more products (3x3 with stride 2), and
 // products of packed weights later the longer the sums are, for each tile of dot products ends in sums over lanes.
-template <class T> bool few_fits(const ConvShape& s, const Weight<T>& w, Pass pass) {
+template <class T> bool few_fits(const ConvShape& s, Pass pass) {
   constexpr int64_t narrow = 32, most = 256, most_taps = 4096;
   const int64_t positions = s.output_pixels();
   if (s.groups > 1 || s.channels < narrow || s.filters < narrow || positions < 1 || positions > most || s.taps() > most_taps) return false;
-  if (!filters_are_rows(s, w)) return false;
   if (sizeof(T) == sizeof(float) && winograd_enabled() && winograd_fits(s)) return positions <= (s.stride[2] == 2 && s.taps() == 9 ? 81 : 49);
   return pass == Pass::weight || positions * 4 <= s.taps() * s.channels;
 }
@@ -290,6 +332,7 @@ template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const 
   const int64_t positions = s.output_pixels(), tiles = ceil_div(positions, kPositions), blocks = ceil_div(s.filters, kFilters);
   const Taps taps(s);
   const Rows<T> a(s, taps, x);
+  const Filters<const T> filters(s, w);
   const std::vector<Stretch> pieces = taps.pieces(kDots);
   const int64_t ahead = tiles == 1 ? 4 : tiles < 4 ? 2 : 1;  // filters of the next piece that a tile fetches: memory and products overlap
   PerThread<T> totals(tiles * kPositions * kFilters);
@@ -298,15 +341,15 @@ template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const 
     T* const total = totals.mine();
     for (int64_t block = begin; block < end; block++) {
       const int64_t filter = block * kFilters, valid = std::min<int64_t>(kFilters, s.filters - filter);
-      const T* const from = w.data + filter * w.filter;
+      const T* const from = filters.data + filter * filters.step;
       std::fill_n(total, tiles * kPositions * kFilters, T(0));
       for (size_t i = 0; i < pieces.size(); i++) {
         const Stretch& piece = pieces[i];
-        const T* next = i + 1 < pieces.size() ? from + pieces[i + 1].weight : from + kFilters * w.filter + pieces[0].weight;
+        const T* next = i + 1 < pieces.size() ? from + pieces[i + 1].weight : from + kFilters * filters.step + pieces[0].weight;
         for (int64_t t = 0; t < tiles; t++) {
           const int64_t first = t * kPositions, count = std::min<int64_t>(kPositions, positions - first);
-          tile[size_t(t * ahead < kFilters ? ahead : 0)][size_t(count - 1)](a.data + first * a.step + piece.rows, a.step, from + piece.weight, w.filter, valid, piece.length,
-                                  total + first * kFilters, next + t * ahead * w.filter);
+          tile[size_t(t * ahead < kFilters ? ahead : 0)][size_t(count - 1)](a.data + first * a.step + piece.rows, a.step, from + piece.weight, filters.step, valid, piece.length,
+                                  total + first * kFilters, next + t * ahead * filters.step);
         }
       }
       for (int64_t r = 0; r < positions; r++)
@@ -319,6 +362,7 @@ template <class T> void few_backward_weight(const ConvShape& s, const Weight<T>&
   const int64_t positions = s.output_pixels();
   const Taps taps(s);
   const Rows<T> a(s, taps, x);
+  const Filters<T> filters(s, dw);
   const std::vector<Stretch> pieces = taps.pieces(span_of(positions));
   constexpr int64_t part = 4 * kHeight;
   const int64_t parts = ceil_div(s.filters, part), count = int64_t(pieces.size());
@@ -327,14 +371,14 @@ template <class T> void few_backward_weight(const ConvShape& s, const Weight<T>&
       const Stretch& piece = pieces[size_t(job % count)];
       const int64_t filter = job / count * part;
       scaled_rows<T, true>(std::min(part, s.filters - filter), piece.length, dy + filter, s.filters, a.data + piece.rows, a.step, positions,
-                           dw.data + filter * dw.filter + piece.weight, dw.filter, false, 0);
+                           filters.data + filter * filters.step + piece.weight, filters.step, false, 0);
     }
   });
-  if (taps.gaps.empty()) return;
-  parallel_for(s.filters, std::max<int64_t>(1, kGrain / (s.taps() * s.channels)), [&](int64_t begin, int64_t end) {
+  parallel_for(taps.gaps.empty() ? 0 : s.filters, std::max<int64_t>(1, kGrain / (s.taps() * s.channels)), [&](int64_t begin, int64_t end) {
     for (int64_t filter = begin; filter < end; filter++)
-      for (const Stretch& gap : taps.gaps) std::fill_n(dw.data + filter * dw.filter + gap.weight, gap.length, T(0));
+      for (const Stretch& gap : taps.gaps) std::fill_n(filters.data + filter * filters.step + gap.weight, gap.length, T(0));
   });
+  filters.finish();
 }
 
 template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias) {
@@ -342,6 +386,7 @@ template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* d
   const Taps taps(s);
   const bool in_place = direct(s);
   const int64_t step = in_place ? s.channels : round_up(taps.depth(s), 16) + 16;
+  const Filters<const T> filters(s, w);
   Scratch memory(scratch_bytes<T>({in_place ? 1 : positions, step}));
   T* const columns = in_place ? dx : memory.as<T>();
   // Jobs enough for several threads.
@@ -352,8 +397,8 @@ template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* d
       T* const out = columns + piece.rows;
       for (int64_t r = 0; in_place && bias && r < positions; r++) std::copy_n(bias + piece.rows, piece.length, out + r * step);
       for (int64_t filter = 0; filter < s.filters; filter += pass)
-        scaled_rows<T, false>(positions, piece.length, dy + filter, s.filters, w.data + filter * w.filter + piece.weight, w.filter,
-                              std::min(pass, s.filters - filter), out, step, filter > 0 || (in_place && bias), pass * w.filter);
+        scaled_rows<T, false>(positions, piece.length, dy + filter, s.filters, filters.data + filter * filters.step + piece.weight, filters.step,
+                              std::min(pass, s.filters - filter), out, step, filter > 0 || (in_place && bias), pass * filters.step);
     }
   });
   if (in_place) return;
@@ -386,8 +431,7 @@ template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* d
 }
 
 #define DG_FEW(T)                                                                                                            \
-  template bool few_fits<T>(const ConvShape&, const Weight<T>&, Pass);                                                       \
-  template bool few_fits<const T>(const ConvShape&, const Weight<const T>&, Pass);                                           \
+  template bool few_fits<T>(const ConvShape&, Pass);                                                                         \
   template void few_forward<T>(const ConvShape&, T*, const T*, const Weight<const T>&, const T*);                            \
   template void few_backward_input<T>(const ConvShape&, T*, const T*, const Weight<const T>&, const T*);                     \
   template void few_backward_weight<T>(const ConvShape&, const Weight<T>&, const T*, const T*);
