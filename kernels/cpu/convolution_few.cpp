@@ -191,8 +191,10 @@ template <class T, int Ahead, int... R> constexpr auto dots_of(std::integer_sequ
 }
 
 // c[R][V vectors] = (add ? c : 0) + sum over p < depth of a[r][p] * b[p]; a is stored [depth][rows] if Transposed. With one vector, `count` elements.
+// `ahead` elements behind b[p] is what will be needed: fetched where the bits of p in `every` are `turn`.
 template <class T, int R, int V, bool Transposed>
-void scaled(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth, T* c, int64_t ldc, bool add, int64_t count, int64_t ahead, int64_t every, int64_t turn) {
+void scaled(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth, T* c, int64_t ldc, bool add, int64_t count, int64_t ahead,
+            int64_t every, int64_t turn) {
   constexpr int L = Lanes<T>::count;
   const bool part = V == 1 && count < L;
   lanes_t<T> sum[R][V] = {};
@@ -241,7 +243,7 @@ template <class T, int V, bool Transposed, int... R> constexpr auto scaled_of(st
   return std::array<Scaled<T>, sizeof...(R)>{scaled<T, R + 1, V, Transposed>...};
 }
 
-// The same for any number of rows and columns. `ahead`: the row of b that far behind is needed soon.
+// The same for any number of rows and columns, whose tiles share the fetching by turns. `ahead`: the row of b that far behind is needed soon.
 template <class T, bool Transposed>
 void scaled_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth, T* c, int64_t ldc, bool add,
                  int64_t ahead) {
@@ -255,8 +257,10 @@ void scaled_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T
     const T* const factors = a + (Transposed ? r : r * lda);
     T* const out = c + r * ldc;
     int64_t k = 0;
-    for (; k + kVectors * L <= columns; k += kVectors * L) wide[size_t(height - 1)](factors, lda, b + k, ldb, depth, out + k, ldc, add, 0, here, every, turn);
-    for (; k < columns; k += L) narrow[size_t(height - 1)](factors, lda, b + k, ldb, depth, out + k, ldc, add, columns - k, here, every, turn);
+    for (; k + kVectors * L <= columns; k += kVectors * L)
+      wide[size_t(height - 1)](factors, lda, b + k, ldb, depth, out + k, ldc, add, 0, here, every, turn);
+    for (; k < columns; k += L)
+      narrow[size_t(height - 1)](factors, lda, b + k, ldb, depth, out + k, ldc, add, columns - k, here, every, turn);
     r += height;
   }
 }
@@ -328,7 +332,8 @@ template <class T> bool few_fits(const ConvShape& s, Pass pass) {
 
 template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
   constexpr auto rows = std::make_integer_sequence<int, kPositions>{};
-  static constexpr std::array<std::array<Dots<T>, kPositions>, 5> tile = {dots_of<T, 0>(rows), dots_of<T, 1>(rows), dots_of<T, 2>(rows), {}, dots_of<T, 4>(rows)};
+  static constexpr std::array<std::array<Dots<T>, kPositions>, 5> tile = {dots_of<T, 0>(rows), dots_of<T, 1>(rows), dots_of<T, 2>(rows), {},
+                                                                                  dots_of<T, 4>(rows)};
   const int64_t positions = s.output_pixels(), tiles = ceil_div(positions, kPositions), blocks = ceil_div(s.filters, kFilters);
   const Taps taps(s);
   const Rows<T> a(s, taps, x);
@@ -345,11 +350,13 @@ template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const 
       std::fill_n(total, tiles * kPositions * kFilters, T(0));
       for (size_t i = 0; i < pieces.size(); i++) {
         const Stretch& piece = pieces[i];
-        const T* next = i + 1 < pieces.size() ? from + pieces[i + 1].weight : from + kFilters * filters.step + pieces[0].weight;
+        const T* const next =
+            i + 1 < pieces.size() ? from + pieces[i + 1].weight : from + kFilters * filters.step + pieces[0].weight;
         for (int64_t t = 0; t < tiles; t++) {
           const int64_t first = t * kPositions, count = std::min<int64_t>(kPositions, positions - first);
-          tile[size_t(t * ahead < kFilters ? ahead : 0)][size_t(count - 1)](a.data + first * a.step + piece.rows, a.step, from + piece.weight, filters.step, valid, piece.length,
-                                  total + first * kFilters, next + t * ahead * filters.step);
+          const Dots<T> sums = tile[size_t(t * ahead < kFilters ? ahead : 0)][size_t(count - 1)];
+          sums(a.data + first * a.step + piece.rows, a.step, from + piece.weight, filters.step, valid, piece.length, total + first * kFilters,
+               next + t * ahead * filters.step);
         }
       }
       for (int64_t r = 0; r < positions; r++)
