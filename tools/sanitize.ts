@@ -48,6 +48,7 @@ const tests = [
   "compile",
   "compile_guards",
   "convolution",
+  "convolution_few",
   "convolution_grouped",
   "convolution_winograd",
   "indexing",

@@ -120,6 +120,7 @@ template <class T, class Body> void with_weight(const Tensor& t, Body&& body) {
 
 template <class T> void backward_weight_in(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
   if (grouped_fits(s, false)) return grouped_backward_weight<T>(s, dw, dy, x);
+  if (few_fits<T>(s, Pass::weight)) return few_backward_weight<T>(s, dw, dy, x);
   if constexpr (std::is_same_v<T, float>)
     if (winograd_chosen(s, Pass::weight)) return winograd_backward_weight(s, dw, dy, x);
   gemm_backward_weight<T>(s, dw, dy, x);
@@ -139,6 +140,7 @@ void conv_forward(const ConvShape& given, const Tensor& y, const Tensor& x, cons
     const T* const bias_data = b ? b->data() : nullptr;
     with_weight<T>(w, [&](const Weight<const T>& weight) {
       if (grouped_fits(s, false)) return grouped_forward<T>(s, out.data(), in.data(), weight, bias_data);
+      if (few_fits<T>(s, Pass::forward)) return few_forward<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)
         if (winograd_chosen(s, Pass::forward)) return winograd_forward(s, out.data(), in.data(), weight, bias_data);
       gemm_forward<T>(s, out.data(), in.data(), weight, bias_data);
@@ -158,6 +160,7 @@ void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy,
     const T* const bias_data = b ? b->data() : nullptr;
     with_weight<T>(w, [&](const Weight<const T>& weight) {
       if (grouped_fits(s, true)) return grouped_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
+      if (few_fits<T>(s, Pass::input)) return few_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)
         if (winograd_chosen(s, Pass::input)) return winograd_backward_input(s, out.data(), in.data(), weight, bias_data);
       gemm_backward_input<T>(s, out.data(), in.data(), weight, bias_data);

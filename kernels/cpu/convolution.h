@@ -18,6 +18,14 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
 template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 template <class T> void backward_bias(const ConvShape& s, T* db, const T* dy);
 
+enum class Pass { forward, input, weight };  // the result, the gradient of the input, of the weight
+
+// convolution_few.cpp: few output positions.
+template <class T> bool few_fits(const ConvShape& s, Pass pass);
+template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
+template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias);
+template <class T> void few_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
+
 // convolution_grouped.cpp: groups that are narrower than a vector; `backward` asks about the gradient of the input.
 bool grouped_fits(const ConvShape& s, bool backward);
 template <class T> void grouped_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
@@ -25,7 +33,6 @@ template <class T> void grouped_backward_input(const ConvShape& s, T* dx, const 
 template <class T> void grouped_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 
 // convolution_winograd.cpp, convolution_winograd_weight.cpp: 3x3 and 4x4 with strides 1 and 2, float.
-enum class Pass { forward, input, weight };  // the result, the gradient of the input, of the weight
 bool winograd_chosen(const ConvShape& s, Pass pass);
 void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias);
 void winograd_backward_input(const ConvShape& s, float* dx, const float* dy, const Weight<const float>& w, const float* bias);
