@@ -63,9 +63,20 @@ template <class T> void gather(const Product<T>& p, int64_t first, int64_t count
       const bool inside = z >= 0 && z < p.limit[0] && y >= 0 && y < p.limit[1];
       const int64_t begin = std::max<int64_t>(k0 - t * length, 0), end = std::min(k1 - t * length, length);
       const Span span = span_inside(inside, x, p.limit[2], p.run, p.channels, begin, end);
-      copy_span(out + t * length, p.x + (((q.sample * p.limit[0] + z) * p.limit[1] + y) * p.limit[2] + x) * p.pixel, span);
+      const T* const from = p.x + (((q.sample * p.limit[0] + z) * p.limit[1] + y) * p.limit[2] + x) * p.pixel;
+      if (span.low == begin && span.high == end) copy_run(out + t * length + begin, from + begin, end - begin);
+      else copy_span(out + t * length, from, span);
     }
   }
+}
+
+// A square of w as columns of B: `valid` rows of it, `apart`, a vector of each, zeros behind them.
+template <class T> void pack_square(T* out, const T* w, int64_t apart, int64_t valid) {
+  constexpr int L = Lanes<T>::count;
+  lanes_t<T> rows[L];
+  for (int i = 0; i < L; i++) rows[i] = i < valid ? load(w + i * apart) : lanes_t<T>{};
+  transpose<T>(rows);
+  for (int i = 0; i < L; i++) store(out + i * kPanel<T>, rows[i]);
 }
 
 // B[panel][tap * channels][kPanel]; a tap is an offset into the weight.
@@ -80,7 +91,7 @@ void pack(T* out, const T* w, const std::vector<int64_t>& taps, int64_t channels
         for (int64_t c = 0; c < channels; c++) *out++ = w[j * column_stride + c * channel_stride + taps[size_t(t)]];
     return;
   }
-  constexpr int64_t run = 16;  // channels at a time: 16 * taps lines of B stay cached while the rows of w are read in order
+  constexpr int64_t L = Lanes<T>::count, run = 16;  // channels at a time: 16 * taps lines of B stay cached while the rows of w are read in order
   const int64_t runs = ceil_div(channels, run);
   parallel_for(panels * runs, std::max<int64_t>(1, kGrain / (P * run * count)), [&](int64_t begin, int64_t end) {
     for (int64_t job = begin; job < end; job++) {
@@ -97,15 +108,20 @@ void pack(T* out, const T* w, const std::vector<int64_t>& taps, int64_t channels
           for (int64_t c = c0; c < c1; c++)
             for (int64_t j = 0; j < valid; j++) put(t, c, j);
       } else if (channel_stride == 1) {
+        const int64_t whole = c0 + (c1 - c0) / L * L;
+        for (int64_t j = 0; j < valid; j += L)
+          for (int64_t t = 0; t < count; t++)
+            for (int64_t c = c0; c < whole; c += L)
+              pack_square(base + (t * channels + c) * P + j, from + j * column_stride + c + taps[size_t(t)], column_stride, valid - j);
         for (int64_t j = 0; j < valid; j++)
           for (int64_t t = 0; t < count; t++)
-            for (int64_t c = c0; c < c1; c++) put(t, c, j);
+            for (int64_t c = whole; c < c1; c++) put(t, c, j);
       } else {
         for (int64_t j = 0; j < valid; j++)
           for (int64_t c = c0; c < c1; c++)
             for (int64_t t = 0; t < count; t++) put(t, c, j);
       }
-      for (int64_t t = 0; t < count; t++)
+      for (int64_t t = 0; t < count && valid < P; t++)
         for (int64_t c = c0; c < c1; c++) std::fill(base + (t * channels + c) * P + valid, base + (t * channels + c + 1) * P, T(0));
     }
   });
@@ -126,7 +142,7 @@ template <class T> void multiply(const Product<T>& p) {
   const bool uniform = p.strides[2] == p.rows[2] * p.strides[3] && p.strides[1] == p.rows[1] * p.strides[2] &&
                        p.strides[0] == p.rows[0] * p.strides[1];
   const bool whole = p.columns % Lanes<T>::count == 0;  // no vector reaches past the columns
-  const bool in_place = uniform && whole && !p.few(), no_gather = direct(p);
+  const bool in_place = uniform && !p.few(), no_gather = direct(p);
   const int64_t block = std::min(kRows, std::max<int64_t>(kTileRows, round_up(ceil_div(positions, 16), kTileRows)));
   const int64_t blocks = ceil_div(positions, block);
   // Few blocks of rows: split the columns as well.
@@ -153,8 +169,9 @@ template <class T> void multiply(const Product<T>& p) {
         }
         for (int64_t panel = panel0; panel < panel1; panel++) {
           T* const out = c + panel * P;
-          tile_rows<T, false>(count, p.columns - panel * P, rows_of_a, lda, p.weight + (panel * depth + k0) * P, k1 - k0, out, ldc,
-                              k0 == 0 ? p.bias + panel * P : out, k0 == 0 ? 0 : ldc);
+          const auto tiles = in_place && !whole && panel == panels - 1 ? tile_rows<T, false, true> : tile_rows<T, false>;
+          tiles(count, p.columns - panel * P, rows_of_a, lda, p.weight + (panel * depth + k0) * P, k1 - k0, out, ldc,
+                k0 == 0 ? p.bias + panel * P : out, k0 == 0 ? 0 : ldc);
         }
       }
       if (in_place) continue;
