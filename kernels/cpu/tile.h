@@ -92,15 +92,27 @@ void tile(const T* a, int64_t lda, const T* b, int64_t depth, T* c, int64_t ldc,
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
     for (int v = 0; v < V; v++) sum[r][v] = lanes_t<T>{};
-  for (int64_t k = 0; k < depth; k++) {
-    lanes_t<T> column[V];
-#pragma GCC unroll 2
-    for (int v = 0; v < V; v++) column[v] = load(b + k * kPanel<T> + v * L);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
-      const T scale = Transposed ? a[k * lda + r] : a[r * lda + k];
+  for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-      for (int v = 0; v < V; v++) sum[r][v] += scale * column[v];
+    for (int v = 0; v < V; v++) __builtin_prefetch(c + r * ldc + v * L, 1);
+  constexpr int64_t line = 64 / int64_t(sizeof(T));
+  for (int64_t k0 = 0; k0 < depth; k0 += line) {
+    if constexpr (!Transposed) {  // rows of the next tile: more streams than the hardware follows
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) __builtin_prefetch(a + (R + r) * lda + k0);
+    }
+    const int64_t k1 = depth - k0 < line ? depth : k0 + line;
+    for (int64_t k = k0; k < k1; k++) {
+      lanes_t<T> column[V];
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) column[v] = load(b + k * kPanel<T> + v * L);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const T scale = Transposed ? a[k * lda + r] : a[r * lda + k];
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) sum[r][v] += scale * column[v];
+      }
     }
   }
 #pragma GCC unroll 16
