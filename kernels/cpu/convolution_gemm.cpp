@@ -238,7 +238,74 @@ template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const
   }
 }
 
+namespace {
+
+// The gradient of an input of few channels, the other way round: its columns would fill no vector, those of all taps do. Products of the pixels of dy
+// with every tap are added where they belong. A job is a block of rows of dx, which reads again what reaches into it from its neighbours.
+bool spreads(const ConvShape& s) {
+  return s.groups == 1 && s.channels <= 4 && s.taps() * s.channels >= 16 && s.filters >= 16 && s.kernel[0] == 1 && s.input[0] == 1 && s.output[0] == 1 &&
+         s.padding[0] == 0 && s.dilation[2] == 1;
+}
+
+// to[i] += from[i].
+template <class T> void add_run(T* to, const T* from, int64_t count) {
+  constexpr int L = Lanes<T>::count;
+  for (; count >= L; count -= L, to += L, from += L) store(to, load(to) + load(from));
+  if (count > 0) store_some(to, load_some(to, count) + load_some(from, count), count);
+}
+
+template <class T> void spread_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias) {
+  constexpr int64_t P = kPanel<T>, chunk = 2 * kTileRows;
+  const int64_t channels = s.channels, filters = s.filters, run = s.kernel[2] * channels, columns = s.kernel[1] * run;
+  const int64_t panels = ceil_div(columns, P), width = panels * P, height = s.input[1], row = s.input[2] * channels;
+  Scratch packed(scratch_bytes<T>({width, filters}));  // [panel][filter][kPanel], columns by tap and channel
+  std::fill_n(packed.as<T>(), width * filters, T(0));
+  for (int64_t i = 0; i < columns; i++) {
+    const int64_t ky = i / run, kx = i % run / channels, c = i % channels;
+    T* const out = packed.as<T>() + i / P * filters * P + i % P;
+    for (int64_t f = 0; f < filters; f++) out[f * P] = w.data[f * w.filter + c * w.channel + ky * w.tap[1] + kx * w.tap[2]];
+  }
+  const std::vector<T> zeros(size_t(P), T(0));
+  const int64_t reach = (s.kernel[1] - 1) * s.dilation[1] + 1;
+  const int64_t pieces = std::clamp<int64_t>(ceil_div(16, s.batch), 1, std::max<int64_t>(1, height / (8 * reach))), piece = ceil_div(height, pieces);
+  // Positions whose products do not overlap are this many apart: those side by side would wait for each other's sums.
+  const int64_t apart = ceil_div(s.kernel[2], s.stride[2]);
+  PerThread<T> products(chunk * width);
+  parallel_for(s.batch * pieces, 1, [&](int64_t begin, int64_t end) {
+    T* const product = products.mine();
+    for (int64_t job = begin; job < end; job++) {
+      const int64_t n = job / pieces, y0 = std::min(height, job % pieces * piece), y1 = std::min(height, y0 + piece);
+      T* const image = dx + n * height * row;
+      for (int64_t i = y0 * row; i < y1 * row; i++) image[i] = bias ? bias[i % channels] : T(0);
+      const int64_t low = y0 + s.padding[1] - (reach - 1), first = low <= 0 ? 0 : ceil_div(low, s.stride[1]);
+      const int64_t last = std::min(s.output[1] - 1, (y1 - 1 + s.padding[1]) / s.stride[1]);
+      for (int64_t oy = first; oy <= last; oy++) {
+        for (int64_t ox = 0; ox < s.output[2]; ox += chunk) {
+          const int64_t count = std::min(chunk, s.output[2] - ox);
+          const T* const from = dy + ((n * s.output[1] + oy) * s.output[2] + ox) * filters;
+          for (int64_t panel = 0; panel < panels; panel++)
+            tile_rows<T, false>(count, columns - panel * P, from, filters, packed.as<T>() + panel * filters * P, filters, product + panel * P, width,
+                                zeros.data(), 0);
+          for (int64_t phase = 0; phase < apart; phase++)
+            for (int64_t i = phase; i < count; i += apart) {
+              const int64_t x = (ox + i) * s.stride[2] - s.padding[2];
+              const int64_t left = std::clamp<int64_t>(-x, 0, s.kernel[2]), right = std::clamp<int64_t>(s.input[2] - x, left, s.kernel[2]);
+              for (int64_t ky = 0; ky < s.kernel[1]; ky++) {
+                const int64_t y = oy * s.stride[1] - s.padding[1] + ky * s.dilation[1];
+                if (y < y0 || y >= y1) continue;
+                add_run(image + y * row + (x + left) * channels, product + i * width + ky * run + left * channels, (right - left) * channels);
+              }
+            }
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
 template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias) {
+  if (spreads(s)) return spread_backward_input(s, dx, dy, w, bias);
   const int64_t channels = s.group_channels(), filters = s.group_filters();
   Scratch packed(scratch_bytes<T>({round_up(channels, kPanel<T>), s.taps(), filters}));
   int64_t phases[3];
