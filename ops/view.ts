@@ -7,7 +7,17 @@ import { type Gradients, record } from "../autograd/tape.ts";
 import { ShapeError } from "../ffi/errors.ts";
 import { allocate } from "../ffi/storage.ts";
 import { bytesOf, type DType, promoteTypes } from "../tensor/dtype.ts";
-import { axisOf, broadcastShapes, contiguousStrides, inferShape, numelOf, sameShape, type Shape, textOf, viewStrides } from "../tensor/shape.ts";
+import {
+  axisOf,
+  broadcastShapes,
+  contiguousStrides,
+  inferShape,
+  numelOf,
+  sameShape,
+  type Shape,
+  textOf,
+  viewStrides,
+} from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { clone, copyInto } from "./copy.ts";
 import { checkTensor, emptyTensor } from "./native.ts";
