@@ -5,11 +5,21 @@
  */
 import { type Gradients, record } from "../autograd/tape.ts";
 import { ShapeError } from "../ffi/errors.ts";
-import { type DType, promoteTypes } from "../tensor/dtype.ts";
-import { axisOf, broadcastShapes, inferShape, numelOf, sameShape, type Shape, textOf, viewStrides } from "../tensor/shape.ts";
+import { allocate } from "../ffi/storage.ts";
+import { bytesOf, type DType, promoteTypes } from "../tensor/dtype.ts";
+import {
+  axisOf,
+  broadcastShapes,
+  contiguousStrides,
+  inferShape,
+  numelOf,
+  sameShape,
+  type Shape,
+  textOf,
+  viewStrides,
+} from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { clone, copyInto } from "./copy.ts";
-import { zeros } from "./creation.ts";
 import { checkTensor, emptyTensor } from "./native.ts";
 
 /** A view of `x` with other geometry; `rule` is its derivative. */
@@ -19,9 +29,10 @@ export function makeView(name: string, x: Tensor, shape: Shape, strides: Shape, 
   return record(name, [x], y, [], (grad): Gradients => [rule(grad)]);
 }
 
-/** The adjoint of a selecting view: zeros of `shape` with `grad` written where `select` points. */
-function embed(name: string, grad: Tensor, shape: Shape, select: (x: Tensor) => Tensor): Tensor {
-  const out = zeros(shape, { dtype: grad.dtype, device: grad.device });
+/** The adjoint of a selecting view of `x`: zeros of its shape and memory order with `grad` written where `select` points. */
+function embed(name: string, grad: Tensor, x: Tensor, select: (x: Tensor) => Tensor): Tensor {
+  const { shape } = x, zeros = allocate(numelOf(shape) * bytesOf(grad.dtype), grad.device, shape, true);
+  const out = new Tensor(zeros, shape, layoutLike(x, shape), 0, grad.dtype);
   const window = select(out);
   copyInto(window, grad);
   window.dispose();
@@ -167,7 +178,7 @@ export function slice(x: Tensor, dim: number, start: number | null = null, end: 
   shape[axis] = Math.max(0, Math.ceil((until - from) / step));
   strides[axis] *= step;
   const offset = shape[axis] > 0 ? x.offset + from * x.strides[axis] : x.offset;
-  return makeView("slice", x, shape, strides, offset, (grad) => embed("slice", grad, x.shape, (z) => slice(z, axis, from, until, step)));
+  return makeView("slice", x, shape, strides, offset, (grad) => embed("slice", grad, x, (z) => slice(z, axis, from, until, step)));
 }
 
 /** `length` positions of axis `dim` from `start`. @throws {RangeError} If they are not all inside. */
@@ -197,7 +208,7 @@ export function select(x: Tensor, dim: number, index: number): Tensor {
     shape,
     strides,
     x.offset + at * x.strides[axis],
-    (grad) => embed("select", grad, x.shape, (z) => select(z, axis, at)),
+    (grad) => embed("select", grad, x, (z) => select(z, axis, at)),
   );
 }
 
@@ -253,7 +264,7 @@ export function diagonal(x: Tensor, offset = 0, dim1 = 0, dim2 = 1): Tensor {
     [...rest.map((i) => x.shape[i]), length],
     [...rest.map((i) => x.strides[i]), x.strides[a] + x.strides[b]],
     x.offset + start,
-    (grad) => embed("diagonal", grad, x.shape, (z) => diagonal(z, offset, a, b)),
+    (grad) => embed("diagonal", grad, x, (z) => diagonal(z, offset, a, b)),
   );
 }
 
@@ -290,9 +301,9 @@ export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
   return record("cat", tensors, out, [], (grad, _, needs) => sizes.map((size, i) => needs[i] ? narrow(grad, axis, starts[i], size) : null));
 }
 
-/** Dense strides for `shape` in the memory order of `x`. */
+/** Dense strides for `shape` in the memory order of `x`, gaps or not; row-major where `x` repeats elements. */
 function layoutLike(x: Tensor, shape: Shape): Shape {
-  if (!x.isDense) return emptyOrder(shape, shape.map((_, i) => i));
+  if (x.shape.some((size, i) => size > 1 && x.strides[i] === 0)) return contiguousStrides(shape);
   const order = shape.map((_, i) => i).sort((a, b) => x.strides[b] - x.strides[a] || x.shape[b] - x.shape[a] || a - b);
   return emptyOrder(shape, order);
 }

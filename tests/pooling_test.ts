@@ -1,6 +1,7 @@
 /** Pooling beyond the op table: ties, the layers, native validation. */
 import { assertEquals } from "@std/assert";
 import {
+  adaptiveAvgPool2d,
   adaptiveMaxPool2d,
   avgPool2d,
   gradcheck,
@@ -50,6 +51,32 @@ test("pooling keeps a channels-last layout, forward and backward", () => {
     assertEquals(x.grad!.strides, x.strides);
     x.grad!.dispose();
     x.grad = null;
+  }
+});
+
+test("pooling gives the same bits in both layouts, whatever the number of channels", () => {
+  const pools: ((x: Tensor) => Tensor)[] = [
+    (x) => maxPool2d(x, 3, { stride: 2, padding: 1 }),
+    (x) => maxPool2d(x, 2, { stride: 1, dilation: 2 }),
+    (x) => avgPool2d(x, 3, { stride: 2, padding: 1 }),
+    (x) => avgPool2d(x, 2, { stride: 3 }),
+    (x) => adaptiveAvgPool2d(x, 1),
+    (x) => adaptiveAvgPool2d(x, 3),
+  ];
+  for (const dtype of ["float32", "float64", "bfloat16"] as const) {
+    for (const channels of [1, 15, 16, 17, 24, 63, 70, 530]) {
+      const x = made([2, channels, 7, 8]).to(dtype);
+      for (const f of pools) {
+        const [rows, last] = [false, true].map((turned) => {
+          const v = (turned ? x.channelsLast() : x).detach().requiresGrad_(), y = f(v);
+          y.backward(made(y.shape).to(dtype));
+          const bits = [y, v.grad!].map((it) => it.to("float64").contiguous().data());
+          v.grad!.dispose();
+          return bits;
+        });
+        assertEquals(last, rows);
+      }
+    }
   }
 });
 

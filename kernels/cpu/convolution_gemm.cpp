@@ -63,9 +63,20 @@ template <class T> void gather(const Product<T>& p, int64_t first, int64_t count
       const bool inside = z >= 0 && z < p.limit[0] && y >= 0 && y < p.limit[1];
       const int64_t begin = std::max<int64_t>(k0 - t * length, 0), end = std::min(k1 - t * length, length);
       const Span span = span_inside(inside, x, p.limit[2], p.run, p.channels, begin, end);
-      copy_span(out + t * length, p.x + (((q.sample * p.limit[0] + z) * p.limit[1] + y) * p.limit[2] + x) * p.pixel, span);
+      const T* const from = p.x + (((q.sample * p.limit[0] + z) * p.limit[1] + y) * p.limit[2] + x) * p.pixel;
+      if (span.low == begin && span.high == end) copy_run(out + t * length + begin, from + begin, end - begin);
+      else copy_span(out + t * length, from, span);
     }
   }
+}
+
+// A square of w as columns of B: `valid` rows of it, `apart`, a vector of each, zeros behind them.
+template <class T> void pack_square(T* out, const T* w, int64_t apart, int64_t valid) {
+  constexpr int L = Lanes<T>::count;
+  lanes_t<T> rows[L];
+  for (int i = 0; i < L; i++) rows[i] = i < valid ? load(w + i * apart) : lanes_t<T>{};
+  transpose<T>(rows);
+  for (int i = 0; i < L; i++) store(out + i * kPanel<T>, rows[i]);
 }
 
 // B[panel][tap * channels][kPanel]; a tap is an offset into the weight.
@@ -80,7 +91,7 @@ void pack(T* out, const T* w, const std::vector<int64_t>& taps, int64_t channels
         for (int64_t c = 0; c < channels; c++) *out++ = w[j * column_stride + c * channel_stride + taps[size_t(t)]];
     return;
   }
-  constexpr int64_t run = 16;  // channels at a time: 16 * taps lines of B stay cached while the rows of w are read in order
+  constexpr int64_t L = Lanes<T>::count, run = 16;  // channels at a time: 16 * taps lines of B stay cached while the rows of w are read in order
   const int64_t runs = ceil_div(channels, run);
   parallel_for(panels * runs, std::max<int64_t>(1, kGrain / (P * run * count)), [&](int64_t begin, int64_t end) {
     for (int64_t job = begin; job < end; job++) {
@@ -97,15 +108,20 @@ void pack(T* out, const T* w, const std::vector<int64_t>& taps, int64_t channels
           for (int64_t c = c0; c < c1; c++)
             for (int64_t j = 0; j < valid; j++) put(t, c, j);
       } else if (channel_stride == 1) {
+        const int64_t whole = c0 + (c1 - c0) / L * L;
+        for (int64_t j = 0; j < valid; j += L)
+          for (int64_t t = 0; t < count; t++)
+            for (int64_t c = c0; c < whole; c += L)
+              pack_square(base + (t * channels + c) * P + j, from + j * column_stride + c + taps[size_t(t)], column_stride, valid - j);
         for (int64_t j = 0; j < valid; j++)
           for (int64_t t = 0; t < count; t++)
-            for (int64_t c = c0; c < c1; c++) put(t, c, j);
+            for (int64_t c = whole; c < c1; c++) put(t, c, j);
       } else {
         for (int64_t j = 0; j < valid; j++)
           for (int64_t c = c0; c < c1; c++)
             for (int64_t t = 0; t < count; t++) put(t, c, j);
       }
-      for (int64_t t = 0; t < count; t++)
+      for (int64_t t = 0; t < count && valid < P; t++)
         for (int64_t c = c0; c < c1; c++) std::fill(base + (t * channels + c) * P + valid, base + (t * channels + c + 1) * P, T(0));
     }
   });
@@ -126,7 +142,7 @@ template <class T> void multiply(const Product<T>& p) {
   const bool uniform = p.strides[2] == p.rows[2] * p.strides[3] && p.strides[1] == p.rows[1] * p.strides[2] &&
                        p.strides[0] == p.rows[0] * p.strides[1];
   const bool whole = p.columns % Lanes<T>::count == 0;  // no vector reaches past the columns
-  const bool in_place = uniform && whole && !p.few(), no_gather = direct(p);
+  const bool in_place = uniform && !p.few(), no_gather = direct(p);
   const int64_t block = std::min(kRows, std::max<int64_t>(kTileRows, round_up(ceil_div(positions, 16), kTileRows)));
   const int64_t blocks = ceil_div(positions, block);
   // Few blocks of rows: split the columns as well.
@@ -153,8 +169,9 @@ template <class T> void multiply(const Product<T>& p) {
         }
         for (int64_t panel = panel0; panel < panel1; panel++) {
           T* const out = c + panel * P;
-          tile_rows<T, false>(count, p.columns - panel * P, rows_of_a, lda, p.weight + (panel * depth + k0) * P, k1 - k0, out, ldc,
-                              k0 == 0 ? p.bias + panel * P : out, k0 == 0 ? 0 : ldc);
+          const auto tiles = in_place && !whole && panel == panels - 1 ? tile_rows<T, false, true> : tile_rows<T, false>;
+          tiles(count, p.columns - panel * P, rows_of_a, lda, p.weight + (panel * depth + k0) * P, k1 - k0, out, ldc,
+                k0 == 0 ? p.bias + panel * P : out, k0 == 0 ? 0 : ldc);
         }
       }
       if (in_place) continue;
@@ -221,7 +238,74 @@ template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const
   }
 }
 
+namespace {
+
+// The gradient of an input of few channels, the other way round: its columns would fill no vector, those of all taps do. Products of the pixels of dy
+// with every tap are added where they belong. A job is a block of rows of dx, which reads again what reaches into it from its neighbours.
+bool spreads(const ConvShape& s) {
+  return s.groups == 1 && s.channels <= 4 && s.taps() * s.channels >= 16 && s.filters >= 16 && s.kernel[0] == 1 && s.input[0] == 1 && s.output[0] == 1 &&
+         s.padding[0] == 0 && s.dilation[2] == 1;
+}
+
+// to[i] += from[i].
+template <class T> void add_run(T* to, const T* from, int64_t count) {
+  constexpr int L = Lanes<T>::count;
+  for (; count >= L; count -= L, to += L, from += L) store(to, load(to) + load(from));
+  if (count > 0) store_some(to, load_some(to, count) + load_some(from, count), count);
+}
+
+template <class T> void spread_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias) {
+  constexpr int64_t P = kPanel<T>, chunk = 2 * kTileRows;
+  const int64_t channels = s.channels, filters = s.filters, run = s.kernel[2] * channels, columns = s.kernel[1] * run;
+  const int64_t panels = ceil_div(columns, P), width = panels * P, height = s.input[1], row = s.input[2] * channels;
+  Scratch packed(scratch_bytes<T>({width, filters}));  // [panel][filter][kPanel], columns by tap and channel
+  std::fill_n(packed.as<T>(), width * filters, T(0));
+  for (int64_t i = 0; i < columns; i++) {
+    const int64_t ky = i / run, kx = i % run / channels, c = i % channels;
+    T* const out = packed.as<T>() + i / P * filters * P + i % P;
+    for (int64_t f = 0; f < filters; f++) out[f * P] = w.data[f * w.filter + c * w.channel + ky * w.tap[1] + kx * w.tap[2]];
+  }
+  const std::vector<T> zeros(size_t(P), T(0));
+  const int64_t reach = (s.kernel[1] - 1) * s.dilation[1] + 1;
+  const int64_t pieces = std::clamp<int64_t>(ceil_div(16, s.batch), 1, std::max<int64_t>(1, height / (8 * reach))), piece = ceil_div(height, pieces);
+  // Positions whose products do not overlap are this many apart: those side by side would wait for each other's sums.
+  const int64_t apart = ceil_div(s.kernel[2], s.stride[2]);
+  PerThread<T> products(chunk * width);
+  parallel_for(s.batch * pieces, 1, [&](int64_t begin, int64_t end) {
+    T* const product = products.mine();
+    for (int64_t job = begin; job < end; job++) {
+      const int64_t n = job / pieces, y0 = std::min(height, job % pieces * piece), y1 = std::min(height, y0 + piece);
+      T* const image = dx + n * height * row;
+      for (int64_t i = y0 * row; i < y1 * row; i++) image[i] = bias ? bias[i % channels] : T(0);
+      const int64_t low = y0 + s.padding[1] - (reach - 1), first = low <= 0 ? 0 : ceil_div(low, s.stride[1]);
+      const int64_t last = std::min(s.output[1] - 1, (y1 - 1 + s.padding[1]) / s.stride[1]);
+      for (int64_t oy = first; oy <= last; oy++) {
+        for (int64_t ox = 0; ox < s.output[2]; ox += chunk) {
+          const int64_t count = std::min(chunk, s.output[2] - ox);
+          const T* const from = dy + ((n * s.output[1] + oy) * s.output[2] + ox) * filters;
+          for (int64_t panel = 0; panel < panels; panel++)
+            tile_rows<T, false>(count, columns - panel * P, from, filters, packed.as<T>() + panel * filters * P, filters, product + panel * P, width,
+                                zeros.data(), 0);
+          for (int64_t phase = 0; phase < apart; phase++)
+            for (int64_t i = phase; i < count; i += apart) {
+              const int64_t x = (ox + i) * s.stride[2] - s.padding[2];
+              const int64_t left = std::clamp<int64_t>(-x, 0, s.kernel[2]), right = std::clamp<int64_t>(s.input[2] - x, left, s.kernel[2]);
+              for (int64_t ky = 0; ky < s.kernel[1]; ky++) {
+                const int64_t y = oy * s.stride[1] - s.padding[1] + ky * s.dilation[1];
+                if (y < y0 || y >= y1) continue;
+                add_run(image + y * row + (x + left) * channels, product + i * width + ky * run + left * channels, (right - left) * channels);
+              }
+            }
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
 template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias) {
+  if (spreads(s)) return spread_backward_input(s, dx, dy, w, bias);
   const int64_t channels = s.group_channels(), filters = s.group_filters();
   Scratch packed(scratch_bytes<T>({round_up(channels, kPanel<T>), s.taps(), filters}));
   int64_t phases[3];

@@ -29,7 +29,9 @@ void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int
       const bool inside = from[0] >= 0 && from[0] < s.input[0] && from[1] >= 0 && from[1] < s.input[1];
       const int64_t begin = std::max<int64_t>(k0 - t * length, 0), end = std::min(k1 - t * length, length);
       const Span span = span_inside(inside, from[2], s.input[2], run, channels, begin, end);
-      copy_span(out + t * length, x + (((sample * s.input[0] + from[0]) * s.input[1] + from[1]) * s.input[2] + from[2]) * s.pixel, span);
+      const T* const pixels = x + (((sample * s.input[0] + from[0]) * s.input[1] + from[1]) * s.input[2] + from[2]) * s.pixel;
+      if (span.low == begin && span.high == end) copy_run(out + t * length + begin, pixels + begin, end - begin);
+      else copy_span(out + t * length, pixels, span);
     }
     for (int i = 2; i >= 0; i--) {
       if (++at[i] < s.output[i]) break;
@@ -39,57 +41,89 @@ void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int
   }
 }
 
+// A panel of B: its `valid` columns of `count` rows, zeros behind them.
+template <class T> void pack_panel(T* b, const T* from, int64_t stride, int64_t count, int64_t valid) {
+  constexpr int64_t L = Lanes<T>::count, ahead = 16;
+  for (int64_t r = 0; r < count; r++, from += stride, b += kPanel<T>) {
+    __builtin_prefetch(from + ahead * stride);
+    __builtin_prefetch(from + ahead * stride + L);
+    if (valid == kPanel<T>) {
+      store(b, load(from));
+      store(b + L, load(from + L));
+      continue;
+    }
+    store(b, load_some(from, std::min(valid, L)));
+    store(b + L, valid > L ? load_some(from + L, valid - L) : lanes_t<T>{});
+  }
+}
+
 }  // namespace
 
 template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
   constexpr int64_t P = kPanel<T>;
-  const int64_t channels = s.group_channels(), filters = s.group_filters(), depth = s.taps() * channels;
-  const int64_t positions = s.output_pixels(), panels = ceil_div(filters, P), width = panels * P;
-  if (depth == 0 || filters == 0) return;
-  const int64_t part = std::min<int64_t>(depth, 24 * kTileRows), parts = ceil_div(depth, part);
-  // Slices give the threads work where the gradient itself is small.
+  const int64_t channels = s.group_channels(), filters = s.group_filters(), positions = s.output_pixels(), taps = s.taps();
+  if (taps * channels == 0 || filters == 0) return;
+  bool in_place = taps == 1;  // every position is its own pixel
+  for (int i = 0; i < 3; i++) in_place &= s.stride[i] == 1 && s.padding[i] == 0 && s.input[i] == s.output[i];
+  // Where the filters of a channel are apart, dw^T = dy^T * x has its rows as they lie in memory.
+  const bool exchanged = in_place && dw.channel == 1 && filters > kFew<T> && channels > kFew<T>;
+  const int64_t depth = exchanged ? filters : taps * channels, columns = exchanged ? channels : filters;
+  const int64_t panels = ceil_div(columns, P), width = panels * P;
+  const int64_t parts = ceil_div(depth, 24 * kTileRows), part = parts == 1 ? depth : round_up(ceil_div(depth, parts), kTileRows);
+  // Slices give the threads work where the gradient itself is small, and groups of panels where rows need no gathering.
   const int64_t most = std::max<int64_t>(1, (int64_t(1) << 23) / (depth * width));
   const int64_t slices = std::max<int64_t>(1, std::min({ceil_div(16, parts), most, ceil_div(positions, 2 * kBlock)}));
   const int64_t slice = round_up(ceil_div(std::max<int64_t>(positions, 1), slices), kBlock);
+  const int64_t some = in_place ? ceil_div(panels, std::min(panels, ceil_div(8, slices * parts))) : panels, sides = ceil_div(panels, some);
   Scratch sums(scratch_bytes<T>({slices, depth, width}));
-  PerThread<T> rows(kBlock * (part + 16)), columns(kBlock * width);
-  bool in_place = s.taps() == 1;  // every position is its own pixel
-  for (int i = 0; i < 3; i++) in_place &= s.stride[i] == 1 && s.padding[i] == 0 && s.input[i] == s.output[i];
+  PerThread<T> rows(in_place ? 0 : kBlock * (part + 16)), packed(kBlock * P);
   for (int64_t g = 0; g < s.groups; g++) {
-    parallel_for(slices * parts, 1, [&](int64_t begin, int64_t end) {
-      T *const a = rows.mine(), *const b = columns.mine();
+    const T* const right = exchanged ? x + g * channels : dy + g * filters;
+    const T* const left = exchanged ? dy + g * filters : x + g * channels;
+    const int64_t right_stride = exchanged ? s.pixel : s.filters, left_stride = exchanged ? s.filters : s.pixel;
+    parallel_for(slices * parts * sides, 1, [&](int64_t begin, int64_t end) {
+      T *const a = in_place ? nullptr : rows.mine(), *const b = packed.mine();
       for (int64_t job = begin; job < end; job++) {
-        const int64_t k0 = job % parts * part, k1 = std::min(depth, k0 + part), lda = part + 16;
-        T* const sum = sums.as<T>() + (job / parts * depth + k0) * width;
-        std::fill_n(sum, (k1 - k0) * width, T(0));
-        const int64_t stop = std::min(positions, (job / parts + 1) * slice);
-        for (int64_t first = job / parts * slice; first < stop; first += kBlock) {
+        const int64_t at = job / sides, panel0 = job % sides * some, panel1 = std::min(panels, panel0 + some);
+        const int64_t k0 = std::min(depth, at % parts * part), k1 = std::min(depth, k0 + part), lda = part + 16;
+        T* const sum = sums.as<T>() + (at / parts * depth + k0) * width;
+        for (int64_t r = 0; r < k1 - k0; r++) std::fill(sum + r * width + panel0 * P, sum + r * width + panel1 * P, T(0));
+        const int64_t stop = std::min(positions, (at / parts + 1) * slice);
+        for (int64_t first = at / parts * slice; first < stop && k0 < k1; first += kBlock) {
           const int64_t count = std::min(kBlock, stop - first);
-          const T* const pixels = in_place ? x + first * s.pixel + g * channels + k0 : a;
-          const int64_t pixel = in_place ? s.pixel : lda;
-          if (!in_place) gather(s, x + g * channels, channels, first, count, k0, k1, a, lda);
-          if (filters <= kFew<T>) {
-            with_few<T>(filters, [&](auto columns) {
-              few_filters<T, decltype(columns)::value>(k1 - k0, pixels, pixel, dy + first * s.filters + g * filters, s.filters, count, sum, width);
+          const T* const pixels = in_place ? left + first * left_stride + k0 : a;
+          const int64_t pixel = in_place ? left_stride : lda;
+          if (!in_place) gather(s, left, channels, first, count, k0, k1, a, lda);
+          const T* const from = right + first * right_stride;
+          if (columns <= kFew<T>) {
+            with_few<T>(columns, [&](auto few) {
+              few_filters<T, decltype(few)::value>(k1 - k0, pixels, pixel, from, right_stride, count, sum, width);
             });
             continue;
           }
-          for (int64_t panel = 0; panel < panels; panel++) {
-            const int64_t valid = std::min(P, filters - panel * P);
-            for (int64_t r = 0; r < count; r++) {
-              const T* from = dy + (first + r) * s.filters + g * filters + panel * P;
-              T* to = b + r * P;
-              for (int64_t i = 0; i < valid; i++) to[i] = from[i];
-              for (int64_t i = valid; i < P; i++) to[i] = T(0);
-            }
+          for (int64_t panel = panel0; panel < panel1; panel++) {
+            const int64_t valid = std::min(P, columns - panel * P);
+            pack_panel(b, from + panel * P, right_stride, count, valid);
             tile_rows<T, true>(k1 - k0, valid, pixels, pixel, b, count, sum + panel * P, width, sum + panel * P, width);
           }
         }
       }
     });
+    if (exchanged) {  // slices added in order
+      parallel_for(filters, std::max<int64_t>(1, kGrain / (channels * slices)), [&](int64_t begin, int64_t end) {
+        for (int64_t f = begin; f < end; f++) {
+          T* const out = dw.data + (g * filters + f) * dw.filter;
+          const T* const from = sums.as<T>() + f * width;
+          std::copy_n(from, channels, out);
+          for (int64_t slot = 1; slot < slices; slot++)
+            for (int64_t c = 0; c < channels; c++) out[c] += from[slot * depth * width + c];
+        }
+      });
+      continue;
+    }
     // dw[filter, channel, tap] from [tap][channel][filter], slices added in order.
     constexpr int64_t run = 16;
-    const int64_t runs = ceil_div(channels, run), taps = s.taps();
+    const int64_t runs = ceil_div(channels, run);
     parallel_for(panels * runs, std::max<int64_t>(1, kGrain / (P * run * taps)), [&](int64_t begin, int64_t end) {
       for (int64_t job = begin; job < end; job++) {
         const int64_t panel = job / runs, c0 = job % runs * run, c1 = std::min(channels, c0 + run);

@@ -43,10 +43,53 @@ bool copy_transposed(const Loop<2>& loop, T* out, const T* x) {
   return true;
 }
 
+// out[i * K + c] = x[c * apart + i].
+template <class T, int K> void interleave(T* __restrict out, const T* __restrict x, int64_t apart, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+#pragma GCC unroll 4
+    for (int c = 0; c < K; c++) out[i * K + c] = x[c * apart + i];
+}
+
+// out[c * apart + i] = x[i * K + c].
+template <class T, int K> void separate(T* __restrict out, const T* __restrict x, int64_t apart, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+#pragma GCC unroll 4
+    for (int c = 0; c < K; c++) out[c * apart + i] = x[i * K + c];
+}
+
+// Copies that interleave a few runs of x or take them apart: images of three channels made channels-last, the halves of a channel shuffle.
+template <class T>
+bool copy_interleaved(const Loop<2>& loop, T* out, const T* x) {
+  const int last = loop.rank - 1;
+  if (last < 1 || !loop.unit(0)) return false;
+  const bool apart_in_x = loop.sizes[last] <= 4;
+  const int few_axis = apart_in_x ? last : last - 1, other = 2 * last - 1 - few_axis;
+  const auto &dense = loop.strides[apart_in_x ? 0 : 1], &spread = loop.strides[apart_in_x ? 1 : 0];
+  const int64_t few = loop.sizes[few_axis], count = loop.sizes[other], apart = spread[few_axis];
+  if (few > 4 || count < 16 || dense[few_axis] != 1 || dense[other] != few || spread[other] != 1) return false;
+  const auto run = apart_in_x ? (few == 2 ? interleave<T, 2> : few == 3 ? interleave<T, 3> : interleave<T, 4>)
+                              : (few == 2 ? separate<T, 2> : few == 3 ? separate<T, 3> : separate<T, 4>);
+  constexpr int64_t piece = 4096;
+  const int64_t pieces = (count + piece - 1) / piece, outer = loop.numel / (few * count);
+  parallel_for(outer * pieces, std::max<int64_t>(1, kGrain / (few * std::min(piece, count))), [&](int64_t begin, int64_t end) {
+    for (int64_t job = begin; job < end; job++) {
+      const int64_t at = job % pieces * piece;
+      int64_t rest = job / pieces, po = at * loop.strides[0][other], px = at * loop.strides[1][other];
+      for (int i = last - 2; i >= 0; i--) {
+        po += rest % loop.sizes[i] * loop.strides[0][i];
+        px += rest % loop.sizes[i] * loop.strides[1][i];
+        rest /= loop.sizes[i];
+      }
+      run(out + po, x + px, apart, std::min(piece, count - at));
+    }
+  });
+  return true;
+}
+
 template <class T>
 void copy_same(const Tensor& out, const Tensor& x) {
   const Loop<2> loop({&out, &x});
-  if (copy_transposed(loop, out.data<T>(), x.data<T>())) return;
+  if (copy_transposed(loop, out.data<T>(), x.data<T>()) || copy_interleaved(loop, out.data<T>(), x.data<T>())) return;
   map1<T, T>(out, x, [](T v) { return v; });
 }
 

@@ -4,7 +4,9 @@
 // gather: y[o] = x[winner of o], the adjoint of backward.
 #include <limits>
 
+#include "allocator.h"
 #include "pooling.h"
+#include "tile.h"
 
 namespace dg {
 namespace {
@@ -27,8 +29,8 @@ void forward(const Pool& pool, const Tensor& y, const Tensor* indices, const Ten
     const Span sd(*d, od), sh(*h, oh);
     for (int64_t ow = 0; ow < w->out; ow++) {
       const Span sw(*w, ow);
-      for (int64_t c0 = from; c0 < to; c0 += kPoolBlock) {
-        const int64_t count = std::min(kPoolBlock, to - c0);
+      pool_blocks(from, to, [&](auto fixed, int64_t c0, int64_t most) {
+        const int64_t count = fixed > 0 ? int64_t(fixed) : most;
         C best[kPoolBlock];
         int32_t code[kPoolBlock];
         bool started = false;
@@ -76,9 +78,28 @@ void forward(const Pool& pool, const Tensor& y, const Tensor* indices, const Ten
             }
           }
         }
-      }
+      });
     }
   });
+}
+
+// sum[l] += g[l] where `code` says that tap `at` has won.
+template <class T, class Code, int64_t Fixed, class C>
+[[gnu::always_inline]] inline void add_won(C* sum, const T* g, const Code* code, int32_t at, std::integral_constant<int64_t, Fixed>, int64_t count) {
+#if defined(__AVX512F__)
+  // What the compiler makes of widening bytes goes through memory.
+  if constexpr (std::is_same_v<T, float> && sizeof(Code) == 1 && Fixed % 16 == 0 && Fixed > 0) {
+    for (int64_t l = 0; l < Fixed; l += 16) {
+      const __m512i codes = _mm512_maskz_cvtepu8_epi32(__mmask16(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(code + l)));
+      const __mmask16 won = _mm512_cmpeq_epi32_mask(codes, _mm512_set1_epi32(at));
+      const __m512 old = _mm512_loadu_ps(sum + l);
+      _mm512_storeu_ps(sum + l, _mm512_mask_add_ps(old, won, old, _mm512_loadu_ps(g + l)));
+    }
+    return;
+  }
+#endif
+#pragma omp simd
+  for (int64_t l = 0; l < count; l++) sum[l] += int32_t(code[l]) == at ? C(g[l]) : C(0);
 }
 
 template <class T, class Code>
@@ -90,32 +111,36 @@ void backward(const Pool& pool, const Tensor& dx, const Tensor& dy, const Tensor
   const T* const py = dy.data<T>();
   const Code* const pc = codes.data<Code>();
   T* const px = dx.data<T>();
+  // Windows of each column, the first and the last: divisions that the rows need not repeat.
+  const Scratch memory(2 * w->in * int64_t(sizeof(int64_t)));
+  int64_t* const windows = memory.as<int64_t>();
+  for (int64_t iw = 0; iw < w->in; iw++) windows[2 * iw] = w->first(iw), windows[2 * iw + 1] = w->last(iw);
   pool_rows(pool, d->in, h->in, w->in, [&](int64_t n, int64_t c, int64_t id, int64_t ih, int64_t from, int64_t to) {
+    const int64_t d0 = d->first(id), d1 = d->last(id), h0 = h->first(ih), h1 = h->last(ih);
     for (int64_t iw = 0; iw < w->in; iw++)
-      for (int64_t c0 = from; c0 < to; c0 += kPoolBlock) {
-        const int64_t count = std::min(kPoolBlock, to - c0);
-        C sum[kPoolBlock];
+      pool_blocks(from, to, [&](auto fixed, int64_t c0, int64_t most) {
+        const int64_t count = fixed > 0 ? int64_t(fixed) : most;
+        C sum[fixed > 0 ? int64_t(fixed) : kPoolBlock];
         for (int64_t l = 0; l < count; l++) sum[l] = 0;
-        for (int64_t od = d->first(id), ld = d->last(id); od <= ld; od++) {
+        for (int64_t od = d0; od <= d1; od++) {
           const int64_t i = d->tap(od, id);
           if (i < 0) continue;
-          for (int64_t oh = h->first(ih), lh = h->last(ih); oh <= lh; oh++) {
+          for (int64_t oh = h0; oh <= h1; oh++) {
             const int64_t j = h->tap(oh, ih);
             if (j < 0) continue;
-            for (int64_t ow = w->first(iw), lw = w->last(iw); ow <= lw; ow++) {
+            for (int64_t ow = windows[2 * iw], last = windows[2 * iw + 1]; ow <= last; ow++) {
               const int64_t k = w->tap(ow, iw);
               if (k < 0) continue;
               const int32_t at = int32_t((i * kh + j) * kw + k);
               const T* const g = py + n * vy.n + (c + c0) * vy.c + od * vy.axis[0] + oh * vy.axis[1] + ow * vy.axis[2];
               const Code* const code = pc + n * vc.n + (c + c0) * vc.c + od * vc.axis[0] + oh * vc.axis[1] + ow * vc.axis[2];
-#pragma omp simd
-              for (int64_t l = 0; l < count; l++) sum[l] += int32_t(code[l]) == at ? C(g[l]) : C(0);
+              add_won(sum, g, code, at, fixed, count);
             }
           }
         }
         T* const out = px + n * vx.n + (c + c0) * vx.c + id * vx.axis[0] + ih * vx.axis[1] + iw * vx.axis[2];
         for (int64_t l = 0; l < count; l++) out[l] = T(sum[l]);
-      }
+      });
   });
 }
 

@@ -31,4 +31,16 @@ void pool_rows(const Pool& pool, int64_t rows0, int64_t rows1, int64_t work, Row
   });
 }
 
+// Calls block(N, c, count) for channels [c, c + count) of [from, to): count is the constant N, or N is 0. The last of several blocks reaches back over
+// channels that are done, which get the same results again.
+template <class Block>
+void pool_blocks(int64_t from, int64_t to, Block&& block) {
+  constexpr int64_t least = 16;
+  int64_t c = from;
+  for (; c + kPoolBlock <= to; c += kPoolBlock) block(std::integral_constant<int64_t, kPoolBlock>{}, c, kPoolBlock);
+  if (c == to) return;
+  if (to - from < least) return block(std::integral_constant<int64_t, 0>{}, c, to - c);
+  for (; c < to; c += least) block(std::integral_constant<int64_t, least>{}, std::min(c, to - least), least);
+}
+
 }  // namespace dg

@@ -49,6 +49,13 @@ template <class T> inline void store_some(T* p, lanes_t<T> v, int64_t count) {
   std::memcpy(p, &v, size_t(count) * sizeof(T));
 }
 
+// Few elements: whole vectors and the rest of one.
+template <class T> inline void copy_run(T* to, const T* from, int64_t count) {
+  constexpr int L = Lanes<T>::count;
+  for (; count >= L; count -= L, to += L, from += L) store(to, load(from));
+  if (count > 0) store_some(to, load_some(from, count), count);
+}
+
 namespace detail {
 template <class V, int... I> inline V interleave_low(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (I / 2 + (I % 2) * int(sizeof...(I)))...);
@@ -76,49 +83,68 @@ template <class T> inline void transpose(lanes_t<T>* rows) {
 }
 
 // Transposed: A is stored [depth][rows], else [rows][depth]. `init` has the stride `ldi` (0 repeats one row) and may be C itself.
-template <class T, int R, int V, bool Transposed>
-void tile(const T* a, int64_t lda, const T* b, int64_t depth, T* c, int64_t ldc, const T* init, int64_t ldi) {
+// Exact: of the last vector of a row only `last` elements are read from init and written.
+template <class T, int R, int V, bool Transposed, bool Exact>
+void tile(const T* a, int64_t lda, const T* b, int64_t depth, T* c, int64_t ldc, const T* init, int64_t ldi, [[maybe_unused]] int64_t last) {
   constexpr int L = Lanes<T>::count;
   lanes_t<T> sum[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
     for (int v = 0; v < V; v++) sum[r][v] = lanes_t<T>{};
-  for (int64_t k = 0; k < depth; k++) {
-    lanes_t<T> column[V];
-#pragma GCC unroll 2
-    for (int v = 0; v < V; v++) column[v] = load(b + k * kPanel<T> + v * L);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
-      const T scale = Transposed ? a[k * lda + r] : a[r * lda + k];
+  for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-      for (int v = 0; v < V; v++) sum[r][v] += scale * column[v];
+    for (int v = 0; v < V; v++) __builtin_prefetch(c + r * ldc + v * L, 1);
+  constexpr int64_t line = 64 / int64_t(sizeof(T));
+  for (int64_t k0 = 0; k0 < depth; k0 += line) {
+    if constexpr (!Transposed) {  // rows of the next tile: more streams than the hardware follows
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) __builtin_prefetch(a + (R + r) * lda + k0);
+    }
+    const int64_t k1 = depth - k0 < line ? depth : k0 + line;
+    for (int64_t k = k0; k < k1; k++) {
+      lanes_t<T> column[V];
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) column[v] = load(b + k * kPanel<T> + v * L);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const T scale = Transposed ? a[k * lda + r] : a[r * lda + k];
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) sum[r][v] += scale * column[v];
+      }
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-    for (int v = 0; v < V; v++) store(c + r * ldc + v * L, load(init + r * ldi + v * L) + sum[r][v]);
+    for (int v = 0; v < V; v++) {
+      if (Exact && v == V - 1) store_some(c + r * ldc + v * L, load_some(init + r * ldi + v * L, last) + sum[r][v], last);
+      else store(c + r * ldc + v * L, load(init + r * ldi + v * L) + sum[r][v]);
+    }
 }
 
-template <class T> using TileFunction = void (*)(const T*, int64_t, const T*, int64_t, T*, int64_t, const T*, int64_t);
+template <class T> using TileFunction = void (*)(const T*, int64_t, const T*, int64_t, T*, int64_t, const T*, int64_t, int64_t);
 
-template <class T, int V, bool Transposed, int... R>
+template <class T, int V, bool Transposed, bool Exact, int... R>
 constexpr std::array<TileFunction<T>, sizeof...(R)> tile_functions(std::integer_sequence<int, R...>) {
-  return {tile<T, R + 1, V, Transposed>...};
+  return {tile<T, R + 1, V, Transposed, Exact>...};
 }
 
-// C[rows][columns <= kPanel] += A * B by tiles of near equal height; writes whole vectors, so C needs room up to the next multiple of one.
-template <class T, bool Transposed>
+// C[rows][columns <= kPanel] += A * B by tiles of near equal height. Writes whole vectors, so C needs room up to the next multiple of one,
+// unless Exact says not to.
+template <class T, bool Transposed, bool Exact = false>
 void tile_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T* b, int64_t depth, T* c, int64_t ldc, const T* init,
                int64_t ldi) {
-  static constexpr auto one = tile_functions<T, 1, Transposed>(std::make_integer_sequence<int, kTileRows>{});
-  static constexpr auto two = tile_functions<T, 2, Transposed>(std::make_integer_sequence<int, kTileRows>{});
-  const auto& functions = columns <= Lanes<T>::count ? one : two;
+  static constexpr auto one = tile_functions<T, 1, Transposed, Exact>(std::make_integer_sequence<int, kTileRows>{});
+  static constexpr auto two = tile_functions<T, 2, Transposed, Exact>(std::make_integer_sequence<int, kTileRows>{});
+  constexpr int64_t L = Lanes<T>::count;
+  const auto& functions = columns <= L ? one : two;
+  const int64_t last = columns < 2 * L ? columns - (columns > L ? L : 0) : L;
   int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (int64_t r = 0; r < rows; tiles--) {
     const int64_t height = (rows - r + tiles - 1) / tiles;
-    functions[size_t(height - 1)](a + (Transposed ? r : r * lda), lda, b, depth, c + r * ldc, ldc, init + r * ldi, ldi);
+    functions[size_t(height - 1)](a + (Transposed ? r : r * lda), lda, b, depth, c + r * ldc, ldc, init + r * ldi, ldi, last);
     r += height;
   }
 }
