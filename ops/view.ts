@@ -29,8 +29,12 @@ export function makeView(name: string, x: Tensor, shape: Shape, strides: Shape, 
   return record(name, [x], y, [], (grad): Gradients => [rule(grad)]);
 }
 
+/** Where a tensor's elements lie: all that a derivative keeps of it. */
+type Layout = Pick<Tensor, "shape" | "strides">;
+const layoutOf = ({ shape, strides }: Tensor): Layout => ({ shape, strides });
+
 /** The adjoint of a selecting view of `x`: zeros of its shape and memory order with `grad` written where `select` points. */
-function embed(name: string, grad: Tensor, x: Tensor, select: (x: Tensor) => Tensor): Tensor {
+function embed(name: string, grad: Tensor, x: Layout, select: (x: Tensor) => Tensor): Tensor {
   const { shape } = x, zeros = allocate(numelOf(shape) * bytesOf(grad.dtype), grad.device, shape, true);
   const out = new Tensor(zeros, shape, layoutLike(x, shape), 0, grad.dtype);
   const window = select(out);
@@ -178,7 +182,8 @@ export function slice(x: Tensor, dim: number, start: number | null = null, end: 
   shape[axis] = Math.max(0, Math.ceil((until - from) / step));
   strides[axis] *= step;
   const offset = shape[axis] > 0 ? x.offset + from * x.strides[axis] : x.offset;
-  return makeView("slice", x, shape, strides, offset, (grad) => embed("slice", grad, x, (z) => slice(z, axis, from, until, step)));
+  const layout = layoutOf(x);
+  return makeView("slice", x, shape, strides, offset, (grad) => embed("slice", grad, layout, (z) => slice(z, axis, from, until, step)));
 }
 
 /** `length` positions of axis `dim` from `start`. @throws {RangeError} If they are not all inside. */
@@ -200,7 +205,7 @@ export function select(x: Tensor, dim: number, index: number): Tensor {
   if (!Number.isInteger(index) || index < -size || index >= size) {
     throw new RangeError(`select: index ${index} is outside axis ${dim} of ${textOf(x.shape)}`);
   }
-  const at = index < 0 ? index + size : index;
+  const at = index < 0 ? index + size : index, layout = layoutOf(x);
   const shape = x.shape.filter((_, i) => i !== axis), strides = x.strides.filter((_, i) => i !== axis);
   return makeView(
     "select",
@@ -208,7 +213,7 @@ export function select(x: Tensor, dim: number, index: number): Tensor {
     shape,
     strides,
     x.offset + at * x.strides[axis],
-    (grad) => embed("select", grad, x, (z) => select(z, axis, at)),
+    (grad) => embed("select", grad, layout, (z) => select(z, axis, at)),
   );
 }
 
@@ -257,14 +262,14 @@ export function diagonal(x: Tensor, offset = 0, dim1 = 0, dim2 = 1): Tensor {
   if (a === b) throw new ShapeError(`diagonal: dim1 and dim2 are the same axis ${dim1}`);
   const length = Math.max(0, offset >= 0 ? Math.min(x.shape[a], x.shape[b] - offset) : Math.min(x.shape[a] + offset, x.shape[b]));
   const start = length === 0 ? 0 : offset >= 0 ? offset * x.strides[b] : -offset * x.strides[a];
-  const rest = x.shape.map((_, i) => i).filter((i) => i !== a && i !== b);
+  const rest = x.shape.map((_, i) => i).filter((i) => i !== a && i !== b), layout = layoutOf(x);
   return makeView(
     "diagonal",
     x,
     [...rest.map((i) => x.shape[i]), length],
     [...rest.map((i) => x.strides[i]), x.strides[a] + x.strides[b]],
     x.offset + start,
-    (grad) => embed("diagonal", grad, x, (z) => diagonal(z, offset, a, b)),
+    (grad) => embed("diagonal", grad, layout, (z) => diagonal(z, offset, a, b)),
   );
 }
 
@@ -302,7 +307,7 @@ export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
 }
 
 /** Dense strides for `shape` in the memory order of `x`, gaps or not; row-major where `x` repeats elements. */
-function layoutLike(x: Tensor, shape: Shape): Shape {
+function layoutLike(x: Layout, shape: Shape): Shape {
   if (x.shape.some((size, i) => size > 1 && x.strides[i] === 0)) return contiguousStrides(shape);
   const order = shape.map((_, i) => i).sort((a, b) => x.strides[b] - x.strides[a] || x.shape[b] - x.shape[a] || a - b);
   return emptyOrder(shape, order);
