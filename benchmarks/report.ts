@@ -69,11 +69,12 @@ export function line(result: Result, columns: readonly Column[]): string {
 /** The ratios as horizontal bars, an SVG file. */
 export function chart(results: readonly Result[], columns: readonly Column[], machine: Machine): string {
   const drawn = columns.filter((it) => results.some(({ sides }) => sides[it] !== undefined && !("why" in sides[it]!)));
+  const versions = [["PyTorch", machine.pytorch], ["TensorFlow.js", machine.tensorflow]].filter(([, version]) => version !== null);
   return barChart({
     title: `Time of dinograd / time of the other, ${machine.threads} ${
       machine.threads === 1 ? "thread" : "threads"
     }, float32: left of 1 dinograd is faster`,
-    xLabel: `ratio of medians (${machine.processor}, PyTorch ${machine.pytorch}, TensorFlow.js ${machine.tensorflow}, ${machine.date}${
+    xLabel: `ratio of medians (${machine.processor}, ${versions.map((it) => it.join(" ")).join(", ")}, ${machine.date}${
       busy(machine) ? ", other programs running" : ""
     })`,
     categories: results.map(({ what }) => what),
