@@ -2,7 +2,7 @@
  * `deno run -A benchmarks/winograd_choice.ts [--threads=2] [--rounds=5] [--part=1] [--seed=1] [--json]`: is the algorithm that the CPU library chooses for a
  * 3x3 or 4x4 convolution the faster one?
  *
- * For a grid of shapes and each of the three passes, the direct products and Winograd's take turns, both asked for by number (`dg_conv_set_winograd`). The
+ * For a grid of shapes and each of the three passes, the direct products (those of few positions among them) and Winograd's take turns, both asked for by number (`dg_conv_set_winograd`). The
  * choice is what a call with the usual setting computes: its result has the bits of one of the two. On one thread a time is CPU time, which other processes
  * disturb less. The shapes take about 0.05 to 20 ms by the direct products on one thread.
  *

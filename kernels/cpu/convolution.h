@@ -7,6 +7,7 @@
 
 #include "allocator.h"
 #include "parallel.h"
+#include "tile.h"
 
 namespace dg::conv {
 
@@ -56,12 +57,17 @@ inline Span span_inside(bool inside, int64_t x, int64_t width, int64_t taps, int
   return {begin, low, std::clamp(std::clamp<int64_t>(width - x, 0, taps) * channels, low, end), end};
 }
 template <class T> void copy_span(T* to, const T* from, const Span& s) {
+  if (s.low == s.begin && s.high == s.end) return copy_run(to + s.begin, from + s.begin, s.end - s.begin);
   for (int64_t i = s.begin; i < s.low; i++) to[i] = T(0);
-  if (s.high - s.low < 32)
-    for (int64_t i = s.low; i < s.high; i++) to[i] = from[i];
-  else
-    std::memcpy(to + s.low, from + s.low, size_t(s.high - s.low) * sizeof(T));
+  copy_run(to + s.low, from + s.low, s.high - s.low);
   for (int64_t i = s.high; i < s.end; i++) to[i] = T(0);
+}
+
+// Each position is its own pixel.
+inline bool pointwise(const ConvShape& s) {
+  bool same = s.taps() == 1;
+  for (int i = 0; i < 3; i++) same &= s.stride[i] == 1 && s.padding[i] == 0 && s.input[i] == s.output[i];
+  return same;
 }
 
 // Work space of each thread.

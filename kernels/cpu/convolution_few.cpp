@@ -79,21 +79,14 @@ struct Taps {
   }
 };
 
-// Each position is its own pixel.
-bool direct(const ConvShape& s) {
-  bool same = s.taps() == 1;
-  for (int i = 0; i < 3; i++) same &= s.stride[i] == 1 && s.padding[i] == 0 && s.input[i] == s.output[i];
-  return same;
-}
-
 // a[position][live tap][channel], or x itself.
 template <class T> class Rows {
  public:
   Rows(const ConvShape& s, const Taps& taps, const T* x)
-      : step(direct(s) ? s.pixel : round_up(taps.depth(s), 16) + 16),  // no power of two: rows would share the sets of a cache
-        memory_(scratch_bytes<T>({direct(s) ? 1 : s.output_pixels(), step})),
-        data(direct(s) ? x : memory_.template as<T>()) {
-    if (direct(s)) return;
+      : step(pointwise(s) ? s.pixel : round_up(taps.depth(s), 16) + 16),  // no power of two: rows would share the sets of a cache
+        memory_(scratch_bytes<T>({pointwise(s) ? 1 : s.output_pixels(), step})),
+        data(pointwise(s) ? x : memory_.template as<T>()) {
+    if (pointwise(s)) return;
     T* const to = memory_.template as<T>();
     const int64_t count = int64_t(taps.live.size());
     parallel_for(s.output_pixels() * count, std::max<int64_t>(1, kGrain / s.channels), [&](int64_t begin, int64_t end) {
@@ -326,9 +319,9 @@ template <class T> bool few_fits(const ConvShape& s, Pass pass) {
   constexpr int64_t narrow = 32, most = 256, most_taps = 4096;
   const int64_t positions = s.output_pixels();
   if (s.groups > 1 || s.channels < narrow || s.filters < narrow || positions < 1 || positions > most || s.taps() > most_taps) return false;
-  if (sizeof(T) == sizeof(float) && winograd_chosen(s, pass))
-    return winograd_mode() != Winograd::where_possible && positions <= (s.stride[2] == 2 && s.taps() == 9 ? 81 : 49);
-  return pass == Pass::weight || positions * 4 <= s.taps() * s.channels;
+  if (pass != Pass::weight && positions * 4 > s.taps() * s.channels) return false;
+  if (sizeof(T) > sizeof(float) || !winograd_chosen(s, pass)) return true;
+  return winograd_mode() != Winograd::where_possible && positions <= (s.stride[2] == 2 && s.taps() == 9 ? 81 : 49);
 }
 
 template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
@@ -392,7 +385,7 @@ template <class T> void few_backward_weight(const ConvShape& s, const Weight<T>&
 template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias) {
   const int64_t positions = s.output_pixels(), pixels = s.input_pixels(), pass = filters_of(positions);
   const Taps taps(s);
-  const bool in_place = direct(s);
+  const bool in_place = pointwise(s);
   const int64_t step = in_place ? s.channels : round_up(taps.depth(s), 16) + 16;
   const Filters<const T> filters(s, w);
   Scratch memory(scratch_bytes<T>({in_place ? 1 : positions, step}));

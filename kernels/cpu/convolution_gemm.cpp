@@ -63,9 +63,7 @@ template <class T> void gather(const Product<T>& p, int64_t first, int64_t count
       const bool inside = z >= 0 && z < p.limit[0] && y >= 0 && y < p.limit[1];
       const int64_t begin = std::max<int64_t>(k0 - t * length, 0), end = std::min(k1 - t * length, length);
       const Span span = span_inside(inside, x, p.limit[2], p.run, p.channels, begin, end);
-      const T* const from = p.x + (((q.sample * p.limit[0] + z) * p.limit[1] + y) * p.limit[2] + x) * p.pixel;
-      if (span.low == begin && span.high == end) copy_run(out + t * length + begin, from + begin, end - begin);
-      else copy_span(out + t * length, from, span);
+      copy_span(out + t * length, p.x + (((q.sample * p.limit[0] + z) * p.limit[1] + y) * p.limit[2] + x) * p.pixel, span);
     }
   }
 }

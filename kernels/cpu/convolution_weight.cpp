@@ -29,9 +29,7 @@ void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int
       const bool inside = from[0] >= 0 && from[0] < s.input[0] && from[1] >= 0 && from[1] < s.input[1];
       const int64_t begin = std::max<int64_t>(k0 - t * length, 0), end = std::min(k1 - t * length, length);
       const Span span = span_inside(inside, from[2], s.input[2], run, channels, begin, end);
-      const T* const pixels = x + (((sample * s.input[0] + from[0]) * s.input[1] + from[1]) * s.input[2] + from[2]) * s.pixel;
-      if (span.low == begin && span.high == end) copy_run(out + t * length + begin, pixels + begin, end - begin);
-      else copy_span(out + t * length, pixels, span);
+      copy_span(out + t * length, x + (((sample * s.input[0] + from[0]) * s.input[1] + from[1]) * s.input[2] + from[2]) * s.pixel, span);
     }
     for (int i = 2; i >= 0; i--) {
       if (++at[i] < s.output[i]) break;
@@ -63,8 +61,7 @@ template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>
   constexpr int64_t P = kPanel<T>;
   const int64_t channels = s.group_channels(), filters = s.group_filters(), positions = s.output_pixels(), taps = s.taps();
   if (taps * channels == 0 || filters == 0) return;
-  bool in_place = taps == 1;  // every position is its own pixel
-  for (int i = 0; i < 3; i++) in_place &= s.stride[i] == 1 && s.padding[i] == 0 && s.input[i] == s.output[i];
+  const bool in_place = pointwise(s);
   // Where the filters of a channel are apart, dw^T = dy^T * x has its rows as they lie in memory.
   const bool exchanged = in_place && dw.channel == 1 && filters > kFew<T> && channels > kFew<T>;
   const int64_t depth = exchanged ? filters : taps * channels, columns = exchanged ? channels : filters;

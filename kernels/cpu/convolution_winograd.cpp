@@ -192,10 +192,6 @@ void convolve(const Grid& g, float* y, const float* x, const Kernel& w, const fl
   else run_by_tiles(g, y, x, w, padded.as<float>());
 }
 
-}  // namespace
-
-namespace {
-
 bool winograd_fits(const ConvShape& s) {
   if (s.kernel[0] != 1 || s.stride[0] != 1 || s.padding[0] != 0 || s.input[0] != s.output[0]) return false;
   const int64_t stride = s.stride[1];

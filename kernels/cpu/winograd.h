@@ -152,7 +152,7 @@ inline bool by_filters(const Grid& g) {
   return g.tiles() <= few && g.target_count * width >= 4 * P;
 }
 
-// Otherwise, as many tiles at a time as keep V and M in the second-level cache, in whole register tiles; at least 16 blocks for the threads.
+// Otherwise, as many tiles at a time as keep V and M in the second-level cache, in whole register tiles; at least 8 blocks for the threads.
 inline int64_t block_of(const Grid& g) {
   const int64_t depth = g.source_count * conv::round_up(g.in.channels, L), width = conv::round_up(g.out.channels, P);
   const int64_t block = std::clamp<int64_t>((int64_t(640) << 10) / (g.points() * 4 * (depth + width)), 1, 112);
