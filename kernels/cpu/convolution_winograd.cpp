@@ -26,11 +26,14 @@ void read_weights(const Kernel& w, const Phase& p, int64_t filter, int64_t filte
   const auto tap = [&](int t) { return from + (p.first_y + p.skip * (t / p.taps_x)) * w.row + (p.first_x + p.skip * (t % p.taps_x)) * w.column; };
   if (w.channel == 1 && w.filter != 1) {
     for (int t = 0; t < n; t++) {
+      const float* row = tap(t);
       for (int64_t half = 0; half < filters; half += L) {
         V rows[L];
-        for (int64_t j = 0; j < L; j++) {
-          const float* const row = tap(t) + (half + j) * w.filter;
-          rows[j] = half + j >= filters ? V{} : count == L ? load(row) : load_some(row, count);
+        if (count == L && filters - half >= L) {
+#pragma GCC unroll 16
+          for (int64_t j = 0; j < L; j++, row += w.filter) rows[j] = load(row);
+        } else {
+          for (int64_t j = 0; j < L; j++, row += w.filter) rows[j] = half + j >= filters ? V{} : load_some(row, count);
         }
         transpose<float>(rows);
         for (int64_t k = 0; k < L; k++) store(&taps[t][k][half], rows[k]);
@@ -50,26 +53,70 @@ void read_weights(const Kernel& w, const Phase& p, int64_t filter, int64_t filte
   }
 }
 
-// G g G^T of a phase for a panel of filters and channels [c0, c1): U[point][channel][P], points `plane` apart.
-void transform_weights(const Grid& g, const Kernel& w, const Phase& phase, int64_t panel, int64_t c0, int64_t c1, float* u, int64_t plane) {
+// What is read together: a panel of filters, a vector of channels from c on, the taps of a phase.
+struct Piece {
+  const Phase* phase = nullptr;
+  int64_t panel = 0, c = 0;
+};
+
+// Asks for a piece, as far as it lies in rows, in L calls. Left to itself each line waits for memory: there are far more rows than the hardware
+// follows. One piece at a time, for rows that are a power of two apart share their sets of a cache.
+class Fetch {
+ public:
+  Fetch(const Grid& g, const Kernel& w, const Piece& piece) {
+    const bool along = w.channel == 1;
+    if (!piece.phase || (!along && w.filter != 1)) return;
+    const Phase& p = *piece.phase;
+    for (int y = 0; y < p.taps_y; y++)
+      for (int x = 0; x < p.taps_x; x++) taps_[count_++] = (p.first_y + p.skip * y) * w.row + (p.first_x + p.skip * x) * w.column;
+    const int64_t filters = std::min(P, g.out.channels - piece.panel * P), channels = std::min(L, g.in.channels - piece.c);
+    row_ = w.data + piece.panel * P * w.filter + piece.c * w.channel;
+    step_ = along ? w.filter : w.channel, rows_ = along ? filters : channels, run_ = along ? channels : filters;
+    at_once_ = int(ceil_div(rows_ * count_, L));
+  }
+  // Inlined by force, as GCC takes a call that only fetches for one without effect.
+  [[gnu::always_inline]] inline void next() {
+    for (int i = 0; i < at_once_ && rows_ > 0; i++) {
+      for (int64_t k = 0; k < run_; k += L) __builtin_prefetch(row_ + taps_[tap_] + k, 0, 2);
+      if (++tap_ < count_) continue;
+      tap_ = 0, rows_--, row_ += step_;
+    }
+  }
+
+ private:
+  const float* row_ = nullptr;
+  int64_t step_ = 0, rows_ = 0, run_ = 0, taps_[16];
+  int count_ = 0, tap_ = 0, at_once_ = 0;
+};
+
+// G g G^T of a phase for a panel of filters and channels [c0, c1): U[point][channel][P], points `plane` apart. `next` is needed after this.
+void transform_weights(const Grid& g, const Kernel& w, const Phase& phase, int64_t panel, int64_t c0, int64_t c1, float* u, int64_t plane,
+                       const Piece& next) {
   alignas(64) float taps[16][L][P] = {};
-  const int64_t filters = std::min(P, g.out.channels - panel * P);
+  const int64_t filters = std::min(P, g.out.channels - panel * P), row = g.columns * plane;
   for (int64_t c = c0; c < c1; c += L) {
     read_weights(w, phase, panel * P, filters, c, std::min(L, c1 - c), taps);
+    Fetch fetch(g, w, c + L < c1 ? Piece{&phase, panel, c + L} : next);
     with_taps(phase, [&](auto ky, auto kx) {
       constexpr int KY = decltype(ky)::value, KX = decltype(kx)::value, H = kPoints<KY>, W = kPoints<KX>;
       for (int64_t k = 0; k < L; k++, u += P) {
+        fetch.next();
         for (int64_t half = 0; half < filters; half += L) {
           V e[H * KX];
+#pragma GCC unroll 4
           for (int x = 0; x < KX; x++) {
             V d[KY];
+#pragma GCC unroll 4
             for (int i = 0; i < KY; i++) d[i] = load(&taps[i * KX + x][k][half]);
             weight_line<KY>(d, 1, e + x, KX);
           }
-          for (int i = 0; i < H; i++) {
+          float* to = u + half;
+#pragma GCC unroll 6
+          for (int i = 0; i < H; i++, to += row) {
             V o[W];
             weight_line<KX>(e + i * KX, 1, o, 1);
-            for (int j = 0; j < W; j++) store(u + (i * g.columns + j) * plane + half, o[j]);
+#pragma GCC unroll 6
+            for (int j = 0; j < W; j++) store(to + j * plane, o[j]);
           }
         }
       }
@@ -114,7 +161,7 @@ void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, cons
       const int64_t c0 = job % parts * some, panel = job / parts % panels, pair = job / parts / panels;
       const int64_t source = pair % g.source_count, target = pair / g.source_count;
       transform_weights(g, w, phase_of(g, source, target), panel, c0, std::min(g.in.channels, c0 + some),
-                        u + ((target * panels + panel) * depth + source * channels + c0) * P, u_plane);
+                        u + ((target * panels + panel) * depth + source * channels + c0) * P, u_plane, {});
     }
   });
   const int64_t m_row = panels * P, block = block_of(g);
@@ -155,25 +202,29 @@ void run_by_filters(const Grid& g, float* y, const float* x, const Kernel& w, co
   parallel_for(tiles, 2, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) transform_sources(g, x, i, v + i * depth, v_plane, channels);
   });
+  const int64_t chunks = ceil_div(channels, some), steps = g.source_count * chunks;
   PerThread<float> work(points * (u_plane + m_plane));
   parallel_for(g.target_count * jobs, 1, [&](int64_t begin, int64_t end) {
     float *const u = work.mine(), *const m = u + points * u_plane;
     for (int64_t job = begin; job < end; job++) {
       const int64_t target = job / jobs, first = job % jobs * width, last = std::min(panels, first + width);
-      for (int64_t source = 0; source < g.source_count; source++) {
+      for (int64_t step = 0; step < steps; step++) {
+        const int64_t source = step / chunks, c = step % chunks * some, count = std::min(some, channels - c);
+        const int64_t next = job * steps + step + 1;
         const Phase& phase = phase_of(g, source, target);
-        for (int64_t c = 0; c < channels; c += some) {
-          const int64_t count = std::min(some, channels - c);
-          for (int64_t panel = first; panel < last; panel++)
-            transform_weights(g, w, phase, panel, c, std::min(g.in.channels, c + some), u + (panel - first) * u_panel, u_plane);
-          for (int64_t i = 0; i < points; i++) {
-            if (!phase.at(i / g.columns, i % g.columns)) continue;
-            const bool begins = c == 0 && source == phases_at(g.sources, g.source_count, g, i).begin;
-            for (int64_t panel = 0; panel < last - first; panel++) {
-              float* const to = m + i * m_plane + panel * P;
-              tile_rows<float, false>(tiles, g.out.channels - (first + panel) * P, v + i * v_plane + source * channels + c, depth,
-                                      u + i * u_plane + panel * u_panel, count, to, m_row, begins ? zeros : to, begins ? 0 : m_row);
-            }
+        for (int64_t panel = first; panel < last; panel++) {
+          Piece then;
+          if (panel + 1 < last) then = {&phase, panel + 1, c};
+          else if (next < end * steps) then = {&phase_of(g, next % steps / chunks, next / steps / jobs), next / steps % jobs * width, next % chunks * some};
+          transform_weights(g, w, phase, panel, c, std::min(g.in.channels, c + some), u + (panel - first) * u_panel, u_plane, then);
+        }
+        for (int64_t i = 0; i < points; i++) {
+          if (!phase.at(i / g.columns, i % g.columns)) continue;
+          const bool begins = c == 0 && source == phases_at(g.sources, g.source_count, g, i).begin;
+          for (int64_t panel = 0; panel < last - first; panel++) {
+            float* const to = m + i * m_plane + panel * P;
+            tile_rows<float, false>(tiles, g.out.channels - (first + panel) * P, v + i * v_plane + source * channels + c, depth,
+                                    u + i * u_plane + panel * u_panel, count, to, m_row, begins ? zeros : to, begins ? 0 : m_row);
           }
         }
       }
