@@ -34,7 +34,7 @@ const shapes: Few[] = [
   { x: [2, 150, 5, 5], w: [35, 150, 1, 1], stride: 2 },
   { x: [1, 1100, 2, 3], w: [37, 1100, 1, 1] }, // sums in several pieces
   { x: [1, 32, 4, 4], w: [32, 32, 3, 3], padding: 1 },
-  { x: [1, 65, 7, 7], w: [50, 65, 3, 3], padding: 1 }, // 49 positions
+  { x: [1, 65, 6, 6], w: [50, 65, 3, 3], padding: 1 }, // 36 positions
   { x: [5, 33, 3, 3], w: [38, 33, 3, 3], padding: 1, stride: 2 },
   { x: [2, 36, 9, 7], w: [41, 36, 3, 3], padding: 2, stride: 3 },
   { x: [1, 48, 8, 8], w: [39, 48, 3, 3], padding: 1, stride: 2 }, // 16 positions beside Winograd's with a stride

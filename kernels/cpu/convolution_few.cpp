@@ -313,15 +313,15 @@ template <class T> class Filters {
 
 }  // namespace
 
-// The limits are where the other algorithms overtake: Winograd's at about 50 positions, or 80 where they need more products (3x3 with stride 2), and
-// products of packed weights later the longer the sums are, for each tile of dot products ends in sums over lanes.
+// The limits are where the other algorithms overtake: Winograd's at about 40 positions, with a stride at 60 or, where they need more products (3x3), at
+// 80; and products of packed weights later the longer the sums are, for each tile of dot products ends in sums over lanes.
 template <class T> bool few_fits(const ConvShape& s, Pass pass) {
   constexpr int64_t narrow = 32, most = 256, most_taps = 4096;
   const int64_t positions = s.output_pixels();
   if (s.groups > 1 || s.channels < narrow || s.filters < narrow || positions < 1 || positions > most || s.taps() > most_taps) return false;
   if (pass != Pass::weight && positions * 4 > s.taps() * s.channels) return false;
   if (sizeof(T) > sizeof(float) || !winograd_chosen(s, pass)) return true;
-  return winograd_mode() != Winograd::where_possible && positions <= (s.stride[2] == 2 && s.taps() == 9 ? 81 : 49);
+  return winograd_mode() != Winograd::where_possible && positions <= (s.stride[2] == 1 ? 40 : s.taps() == 9 ? 81 : 60);
 }
 
 template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
