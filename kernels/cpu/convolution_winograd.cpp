@@ -89,15 +89,14 @@ class Fetch {
   int count_ = 0, tap_ = 0, at_once_ = 0;
 };
 
-// G g G^T of a phase for a panel of filters and channels [c0, c1): U[point][channel][P], points `plane` apart. `next` is needed after this.
-void transform_weights(const Grid& g, const Kernel& w, const Phase& phase, int64_t panel, int64_t c0, int64_t c1, float* u, int64_t plane,
-                       const Piece& next) {
+// G g G^T of a piece with the channels up to c1: U[point][channel][P], points `plane` apart. `next` is needed after this.
+void transform_weights(const Grid& g, const Kernel& w, const Piece& piece, int64_t c1, float* u, int64_t plane, const Piece& next) {
   alignas(64) float taps[16][L][P] = {};
-  const int64_t filters = std::min(P, g.out.channels - panel * P), row = g.columns * plane;
-  for (int64_t c = c0; c < c1; c += L) {
-    read_weights(w, phase, panel * P, filters, c, std::min(L, c1 - c), taps);
-    Fetch fetch(g, w, c + L < c1 ? Piece{&phase, panel, c + L} : next);
-    with_taps(phase, [&](auto ky, auto kx) {
+  const int64_t filters = std::min(P, g.out.channels - piece.panel * P), row = g.columns * plane;
+  for (int64_t c = piece.c; c < c1; c += L) {
+    read_weights(w, *piece.phase, piece.panel * P, filters, c, std::min(L, c1 - c), taps);
+    Fetch fetch(g, w, c + L < c1 ? Piece{piece.phase, piece.panel, c + L} : next);
+    with_taps(*piece.phase, [&](auto ky, auto kx) {
       constexpr int KY = decltype(ky)::value, KX = decltype(kx)::value, H = kPoints<KY>, W = kPoints<KX>;
       for (int64_t k = 0; k < L; k++, u += P) {
         fetch.next();
@@ -157,11 +156,15 @@ void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, cons
   constexpr int64_t some = 64;  // channels
   const int64_t parts = ceil_div(g.in.channels, some);
   parallel_for(g.source_count * g.target_count * panels * parts, 1, [&](int64_t begin, int64_t end) {
+    const auto source_of = [&](int64_t job) { return job / parts / panels % g.source_count; };
+    const auto target_of = [&](int64_t job) { return job / parts / panels / g.source_count; };
+    const auto piece_of = [&](int64_t job) {
+      return job < end ? Piece{&phase_of(g, source_of(job), target_of(job)), job / parts % panels, job % parts * some} : Piece{};
+    };
     for (int64_t job = begin; job < end; job++) {
-      const int64_t c0 = job % parts * some, panel = job / parts % panels, pair = job / parts / panels;
-      const int64_t source = pair % g.source_count, target = pair / g.source_count;
-      transform_weights(g, w, phase_of(g, source, target), panel, c0, std::min(g.in.channels, c0 + some),
-                        u + ((target * panels + panel) * depth + source * channels + c0) * P, u_plane, {});
+      const Piece piece = piece_of(job);
+      float* const to = u + ((target_of(job) * panels + piece.panel) * depth + source_of(job) * channels + piece.c) * P;
+      transform_weights(g, w, piece, std::min(g.in.channels, piece.c + some), to, u_plane, piece_of(job + 1));
     }
   });
   const int64_t m_row = panels * P, block = block_of(g);
@@ -216,7 +219,7 @@ void run_by_filters(const Grid& g, float* y, const float* x, const Kernel& w, co
           Piece then;
           if (panel + 1 < last) then = {&phase, panel + 1, c};
           else if (next < end * steps) then = {&phase_of(g, next % steps / chunks, next / steps / jobs), next / steps % jobs * width, next % chunks * some};
-          transform_weights(g, w, phase, panel, c, std::min(g.in.channels, c + some), u + (panel - first) * u_panel, u_plane, then);
+          transform_weights(g, w, {&phase, panel, c}, std::min(g.in.channels, c + some), u + (panel - first) * u_panel, u_plane, then);
         }
         for (int64_t i = 0; i < points; i++) {
           if (!phase.at(i / g.columns, i % g.columns)) continue;
