@@ -986,12 +986,16 @@ export const symbols = {
     parameters: [
       "pointer", // t
       "u32", // y
+      "u32", // kept_mean
+      "u32", // kept_invstd
       "u32", // x
       "u32", // mean
       "u32", // invstd
+      "u32", // var
       "u32", // weight
       "u32", // bias
       "u32", // residual
+      "f64", // eps
       "u32", // relu
     ],
     result: "i32",

@@ -251,15 +251,16 @@ DG_EXPORT int32_t dg_unpool_gather(const dg_tensor* t, uint32_t y, uint32_t x, u
 /* ---- normalization: kernels/cpu/batch_norm.cpp. x, y, dy [N, C, ...] all contiguous or all channels-last; per-channel tensors [C] float32
    (float64 for float64). stats: mean and biased variance, and what update does where its tensors are given. update:
    invstd = 1 / sqrt(var + eps) and, where given, running = (1 - momentum) running + momentum (mean, var count / (count - 1)) and batches (int64)
-   one more. apply: y = (x - mean) invstd weight + bias (+ residual), then relu if relu != 0. reduce: sums of dy
+   one more. apply: y = (x - mean) invstd weight + bias (+ residual), then relu if relu != 0; with a variance instead of invstd, that is
+   1 / sqrt(var + eps), and both are written to kept_mean and kept_invstd where given. reduce: sums of dy
    and dy xhat, dy masked by the relu (sign of y where given, else computed again) and written to `masked` where given. backward: dx from these
    sums over `count` values a channel; without sums the statistics do not depend on x. */
 DG_EXPORT int32_t dg_batch_norm_stats(const dg_tensor* t, uint32_t mean, uint32_t var, uint32_t invstd, uint32_t running_mean,
                                       uint32_t running_var, uint32_t batches, uint32_t x, double momentum, double eps);
 DG_EXPORT int32_t dg_batch_norm_update(const dg_tensor* t, uint32_t invstd, uint32_t mean, uint32_t var, uint32_t running_mean,
                                        uint32_t running_var, uint32_t batches, double count, double momentum, double eps);
-DG_EXPORT int32_t dg_batch_norm_apply(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t mean, uint32_t invstd, uint32_t weight, uint32_t bias,
-                                      uint32_t residual, uint32_t relu);
+DG_EXPORT int32_t dg_batch_norm_apply(const dg_tensor* t, uint32_t y, uint32_t kept_mean, uint32_t kept_invstd, uint32_t x, uint32_t mean,
+                                      uint32_t invstd, uint32_t var, uint32_t weight, uint32_t bias, uint32_t residual, double eps, uint32_t relu);
 DG_EXPORT int32_t dg_batch_norm_reduce(const dg_tensor* t, uint32_t sum_dy, uint32_t sum_dy_xhat, uint32_t masked, uint32_t dy, uint32_t x,
                                        uint32_t y, uint32_t mean, uint32_t invstd, uint32_t weight, uint32_t bias, uint32_t relu);
 DG_EXPORT int32_t dg_batch_norm_backward(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t x, uint32_t mean, uint32_t invstd, uint32_t weight,

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { once, record } from "../autograd/tape.ts";
+import { once, record, recording } from "../autograd/tape.ts";
 import { DTypeError, ShapeError } from "../ffi/errors.ts";
 import { context } from "../tensor/context.ts";
 import type { DType } from "../tensor/dtype.ts";
@@ -121,20 +121,6 @@ function batchStatistics(
   return { mean, invstd };
 }
 
-function runningStatistics(x: Tensor, runningMean: Tensor, runningVar: Tensor, eps: number): Statistics {
-  const dtype = statisticsDType(x);
-  // Copies: a later batch in training mode changes the buffers before backward of this one may run.
-  const mean = copyInto(emptyTensor(runningMean.shape, dtype, x.device), runningMean);
-  const variance = perChannel(runningVar, dtype)!, invstd = emptyTensor(mean.shape, dtype, x.device);
-  native(
-    x.device,
-    (lib, f) =>
-      lib.dg_batch_norm_update(f.pointer, f.put(invstd), f.put(null), f.put(variance), f.put(null), f.put(null), f.put(null), 2, 0, eps),
-  );
-  if (variance !== runningVar) variance.dispose();
-  return { mean, invstd };
-}
-
 /**
  * Batch normalisation (Ioffe and Szegedy 2015) of each channel over the batch and all positions.
  *
@@ -186,10 +172,17 @@ export function batchNorm(x: Tensor, runningMean: Tensor | null, runningVar: Ten
   }
 
   const strides = normStrides(x), input = ordered(x, strides);
-  const statistics = fromBatch
-    ? batchStatistics(input, training ? means : null, training ? variances : null, training ? batches : null, momentum, eps)
-    : runningStatistics(x, means!, variances!, eps);
-  const y = normaliseAndRecord("batchNorm", x, input, statistics, checked, { fromBatch, count: x.numel() / channels, share: null });
+  const source = { fromBatch, count: x.numel() / channels, share: null };
+  const y = fromBatch
+    ? normaliseAndRecord(
+      "batchNorm",
+      x,
+      input,
+      batchStatistics(input, training ? means : null, training ? variances : null, training ? batches : null, momentum, eps),
+      checked,
+      source,
+    )
+    : normaliseByRunning(x, input, means!, variances!, checked, source);
   if (input !== x) input.dispose();
   return y;
 }
@@ -267,11 +260,42 @@ export function normaliseAndRecord(
   x: Tensor,
   input: Tensor,
   statistics: Statistics,
+  checked: BatchNormArguments,
+  source: StatisticsSource,
+): Tensor {
+  const y = normalise(input, { ...statistics, variance: null, kept: null }, checked);
+  return recordNormalised(name, x, statistics, y, checked, source);
+}
+
+/** The same with running statistics, in one native call. */
+function normaliseByRunning(
+  x: Tensor,
+  input: Tensor,
+  means: Tensor,
+  variances: Tensor,
+  checked: BatchNormArguments,
+  source: StatisticsSource,
+): Tensor {
+  const dtype = statisticsDType(x), mean = perChannel(means, dtype)!, variance = perChannel(variances, dtype)!;
+  // A later batch in training mode may change the buffers before backward of this one runs.
+  const kept = recording(x, checked.weight, checked.bias, checked.residual)
+    ? { mean: emptyTensor(mean.shape, dtype, x.device), invstd: emptyTensor(mean.shape, dtype, x.device) }
+    : null;
+  const y = normalise(input, { mean, invstd: null, variance, kept }, checked);
+  if (mean !== means) mean.dispose();
+  if (variance !== variances) variance.dispose();
+  return kept === null ? y : recordNormalised("batchNorm", x, kept, y, checked, source);
+}
+
+/** Records the derivative of `y`. Takes over the statistics. */
+function recordNormalised(
+  name: string,
+  x: Tensor,
+  { mean, invstd }: Statistics,
+  y: Tensor,
   { weight, bias, residual, relu, eps }: BatchNormArguments,
   source: StatisticsSource,
 ): Tensor {
-  const { mean, invstd } = statistics;
-  const y = normalise(input, mean, invstd, weight, bias, residual, relu, normStrides(x));
   const inputs = [x, weight, bias, residual];
   // The output is needed only where the relu's mask cannot be computed again from the input.
   const saved = [x, mean, invstd, ...(weight ? [weight] : []), ...(bias ? [bias] : []), ...(relu && residual ? [y] : [])];
@@ -314,28 +338,31 @@ function emptyBatch(x: Tensor, weight: Tensor | null, bias: Tensor | null, resid
   });
 }
 
-function normalise(
-  x: Tensor,
-  mean: Tensor,
-  invstd: Tensor,
-  weight: Tensor | null,
-  bias: Tensor | null,
-  residual: Tensor | null,
-  relu: boolean,
-  strides: Shape,
-): Tensor {
-  const y = emptyTensor(x.shape, x.dtype, x.device, strides);
+/** What a batch is normalised with: a mean, and 1 / sqrt(variance + eps) or the variance, of which `kept` gets both. */
+interface Given {
+  readonly mean: Tensor;
+  readonly invstd: Tensor | null;
+  readonly variance: Tensor | null;
+  readonly kept: Statistics | null;
+}
+
+function normalise(x: Tensor, { mean, invstd, variance, kept }: Given, { weight, bias, residual, relu, eps }: BatchNormArguments): Tensor {
+  const strides = normStrides(x), y = emptyTensor(x.shape, x.dtype, x.device, strides);
   const [w, b] = [perChannel(weight, mean.dtype), perChannel(bias, mean.dtype)], r = residual && ordered(residual, strides);
   native(x.device, (lib, f) =>
     lib.dg_batch_norm_apply(
       f.pointer,
       f.put(y),
+      f.put(kept && kept.mean),
+      f.put(kept && kept.invstd),
       f.put(x),
       f.put(mean),
       f.put(invstd),
+      f.put(variance),
       f.put(w),
       f.put(b),
       f.put(r),
+      eps,
       relu ? 1 : 0,
     ));
   if (w !== weight) w!.dispose();

@@ -49,11 +49,17 @@ struct BatchNormUpdate {
 struct BatchNormChannels {
   const Tensor *mean, *invstd, *weight, *bias;
 };
+// A variance in the place of invstd, and what is kept for backward, as running statistics move on before it: both or none.
+struct BatchNormVariance {
+  const Tensor *var, *kept_mean, *kept_invstd;
+  double eps;
+};
 
 // Provided by each library (batch_norm.cpp, batch_norm_backward.cpp, batch_norm.cu); checked by entry/batch_norm.cpp.
 void batch_norm_stats(const batch_norm::Shape& s, const Tensor& mean, const Tensor& var, const Tensor& x, const BatchNormUpdate& update);
-void batch_norm_update(const Tensor* mean, const Tensor& var, const BatchNormUpdate& update);
-void batch_norm_apply(const batch_norm::Shape& s, const Tensor& y, const Tensor& x, const BatchNormChannels& channels, const Tensor* residual, bool relu);
+void batch_norm_update(const Tensor& mean, const Tensor& var, const BatchNormUpdate& update);
+void batch_norm_apply(const batch_norm::Shape& s, const Tensor& y, const Tensor& x, const BatchNormChannels& channels, const BatchNormVariance& variance,
+                      const Tensor* residual, bool relu);
 void batch_norm_reduce(const batch_norm::Shape& s, const Tensor& sum_dy, const Tensor& sum_dy_xhat, const Tensor* masked, const Tensor& dy,
                        const Tensor& x, const Tensor* y, const BatchNormChannels& channels, bool relu);
 void batch_norm_backward(const batch_norm::Shape& s, const Tensor& dx, const Tensor& dy, const Tensor& x, const BatchNormChannels& channels,

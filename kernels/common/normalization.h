@@ -20,6 +20,12 @@ DG_HD C normalised_slope(C dy, C x, C mean, C slope, C a, C b) {
   return slope * (dy - fma_(x - mean, b, a));
 }
 
+// 1 / sqrt(var + eps).
+template <class C>
+DG_HD C inverse_deviation(C var, double eps) {
+  return C(1.0 / ::sqrt(double(var) + eps));
+}
+
 // What becomes of a channel's mean and biased variance, which `unbiased` = count / (count - 1) makes the unbiased one: the inverse deviation and the
 // running statistics, where given. Channel 0 counts the batch.
 template <class C>
@@ -30,7 +36,7 @@ struct ChannelUpdate {
 
   DG_HD void operator()(int64_t channel, C mean, C var) const {
     if (batches && channel == 0) ++*batches;
-    if (invstd) invstd[channel] = C(1.0 / ::sqrt(double(var) + eps));
+    if (invstd) invstd[channel] = inverse_deviation(var, eps);
     if (!running_mean) return;
     running_mean[channel] = C((1 - momentum) * double(running_mean[channel]) + momentum * double(mean));
     running_var[channel] = C((1 - momentum) * double(running_var[channel]) + momentum * unbiased * double(var));

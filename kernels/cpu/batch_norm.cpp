@@ -1,6 +1,6 @@
 // Batch normalisation of x [N, C, S...], per channel over N and S, in four passes that synchronised statistics can join between:
 //   stats     mean, var (biased)                            reads x once
-//   apply     y = (x - mean) * invstd * weight + bias (+ residual) (relu)
+//   apply     y = (x - mean) * invstd * weight + bias (+ residual) (relu), invstd made of a variance where that is given
 //   reduce    sums of dy and of dy * xhat                   reads dy, x once (masked by the relu, if there is one)
 //   backward  dx from these sums
 // Layouts: "rows" (channels-last: C innermost, rows of C) and "planes" (contiguous: S innermost). All tensors of a call have the same.
@@ -128,21 +128,29 @@ void batch_norm_stats(const Shape& s, const Tensor& mean, const Tensor& var, con
   });
 }
 
-void batch_norm_update(const Tensor* mean, const Tensor& var, const BatchNormUpdate& update) {
+void batch_norm_update(const Tensor& mean, const Tensor& var, const BatchNormUpdate& update) {
   dispatch_floats(var.dtype, "batch_norm_update", [&](auto kind) {
     using C = compute_t<typename decltype(kind)::type>;
     const ChannelUpdate<C> next = update.of<C>();
-    const C* const means = data_or_null<C>(mean);
-    for (int64_t c = 0; c < var.numel; c++) next(c, means ? means[c] : C(0), var.data<C>()[c]);
+    for (int64_t c = 0; c < var.numel; c++) next(c, mean.data<C>()[c], var.data<C>()[c]);
   });
 }
 
-void batch_norm_apply(const Shape& s, const Tensor& y, const Tensor& x, const BatchNormChannels& channels, const Tensor* residual, bool relu) {
+void batch_norm_apply(const Shape& s, const Tensor& y, const Tensor& x, const BatchNormChannels& channels, const BatchNormVariance& variance,
+                      const Tensor* residual, bool relu) {
   const Layout l(s);
   dispatch_floats(x.dtype, "batch_norm", [&](auto kind) {
     using T = typename decltype(kind)::type;
     using C = compute_t<T>;
-    const Columns<C, 4> columns(l, {channels.mean, channels.invstd, channels.weight, channels.bias}, {0, 1, 1, 0});
+    const Columns<C, 4> columns(l, {channels.mean, variance.var ? variance.var : channels.invstd, channels.weight, channels.bias}, {0, 1, 1, 0});
+    if (variance.var) {
+      C* const invstd = columns.at(1);
+      for (int64_t i = 0; i < columns.stride(); i++) invstd[i] = inverse_deviation(invstd[i], variance.eps);
+      if (variance.kept_mean) {
+        std::copy_n(columns.at(0), l.channels, variance.kept_mean->data<C>());
+        std::copy_n(invstd, l.channels, variance.kept_invstd->data<C>());
+      }
+    }
     scale_columns(columns, 2, 1);
     auto run = [&](auto with_relu, auto with_residual) {
       apply<T, C, decltype(with_relu)::value, decltype(with_residual)::value>(l, y.data<T>(), x.data<T>(), data_or_null<T>(residual), columns.at(0),

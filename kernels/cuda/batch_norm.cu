@@ -3,6 +3,8 @@
 // their own; both move packs of 16 bytes where sizes and addresses allow it. Moments are taken about the first value of a channel.
 #include "../common/batch_norm.h"
 
+#include <optional>
+
 #include "../common/normalization.h"
 #include "columns.h"
 #include "moments.h"
@@ -102,10 +104,19 @@ struct GradientSums {
   }
 };
 
-template <class T, class C>
+// The same of a mean and a variance.
+template <class C>
+struct Running {
+  const C *mean, *var, *weight, *bias;
+  double eps;
+  __device__ Affine<C> at(int64_t c) const { return {mean[c], or_else(weight, c, C(1)) * inverse_deviation(var[c], eps), or_else(bias, c, C(0))}; }
+};
+
+// Source: Channels or Running.
+template <class T, class C, class Source>
 struct Apply {
   using Column = Affine<C>;
-  Channels<C> channels;
+  Source channels;
   T* y;
   const T *x, *residual;
   bool relu;
@@ -181,12 +192,14 @@ __global__ void __launch_bounds__(kThreads) map_planes(Op op, I packs, I inner, 
 }
 
 template <int V, class Op>
+void launch_map_rows(const char* name, const Op& op, const Shape& s) {
+  const ColumnGrid g(s.outer, s.channels / V, 4, 16 * kColumnBlocks);
+  launch(name, map_rows<V, Op>, g.grid, g.block, 0, op, s.outer, s.channels);
+}
+
+template <int V, class Op>
 void launch_map(const char* name, const Op& op, const Shape& s) {
-  if (s.rows) {
-    const ColumnGrid g(s.outer, s.channels / V, 4, 16 * kColumnBlocks);
-    launch(name, map_rows<V, Op>, g.grid, g.block, 0, op, s.outer, s.channels);
-    return;
-  }
+  if (s.rows) return launch_map_rows<V>(name, op, s);
   const int64_t packs = s.outer * s.channels * (s.inner / V);
   const unsigned threads = unsigned(std::clamp<int64_t>(std::bit_ceil(uint64_t(packs)), 32, kThreads)), blocks = blocks_for(packs, threads);
   if (packs < int64_t(1) << 31) launch(name, map_planes<V, uint32_t, Op>, blocks, threads, 0, op, packs, s.inner / V, s.channels);
@@ -211,7 +224,16 @@ void with_packs(const Shape& s, F&& f, const P*... pointers) {
 template <class C>
 __global__ void update_channels(int64_t channels, ChannelUpdate<C> update, const C* mean, const C* var) {
   const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (c < channels) update(c, mean ? mean[c] : C(0), var[c]);
+  if (c < channels) update(c, mean[c], var[c]);
+}
+
+// What a variance comes to, and a copy of the mean, where wanted.
+template <class C>
+__global__ void keep_channels(int64_t channels, C* kept_mean, C* invstd, const C* mean, const C* var, double eps) {
+  const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (c >= channels) return;
+  if (kept_mean) kept_mean[c] = mean[c];
+  invstd[c] = inverse_deviation(var[c], eps);
 }
 
 template <class C>
@@ -235,21 +257,36 @@ void batch_norm_stats(const Shape& s, const Tensor& mean, const Tensor& var, con
   });
 }
 
-void batch_norm_update(const Tensor* mean, const Tensor& var, const BatchNormUpdate& update) {
+void batch_norm_update(const Tensor& mean, const Tensor& var, const BatchNormUpdate& update) {
   if (var.numel == 0) return;
   dispatch_floats(var.dtype, "batch_norm_update", [&](auto kind) {
     using C = compute_t<typename decltype(kind)::type>;
-    launch("batch_norm_update", update_channels<C>, blocks_for(var.numel, 128), 128, 0, var.numel, update.of<C>(), data_or_null<C>(mean),
-           var.data<C>());
+    launch("batch_norm_update", update_channels<C>, blocks_for(var.numel, 128), 128, 0, var.numel, update.of<C>(), mean.data<C>(), var.data<C>());
   });
 }
 
-void batch_norm_apply(const Shape& s, const Tensor& y, const Tensor& x, const BatchNormChannels& channels, const Tensor* residual, bool relu) {
+void batch_norm_apply(const Shape& s, const Tensor& y, const Tensor& x, const BatchNormChannels& channels, const BatchNormVariance& variance,
+                      const Tensor* residual, bool relu) {
   const char* const name = "batch_norm";
   dispatch_floats(x.dtype, name, [&](auto kind) {
     using T = typename decltype(kind)::type;
     using C = compute_t<T>;
-    const Apply<T, C> op{columns<C>(channels), y.data<T>(), x.data<T>(), data_or_null<T>(residual), relu};
+    Channels<C> c = columns<C>(channels);
+    const C* const var = data_or_null<C>(variance.var);
+    const T* const r = data_or_null<T>(residual);
+    // Threads of rows come to invstd by themselves, once a column.
+    if (var && s.rows && !variance.kept_invstd) {
+      const Apply<T, C, Running<C>> op{{c.mean, var, c.weight, c.bias, variance.eps}, y.data<T>(), x.data<T>(), r, relu};
+      return with_packs<T>(s, [&](auto v) { launch_map_rows<v()>(name, op, s); }, op.x, op.y, op.residual);
+    }
+    std::optional<Scratch> own;
+    if (var) {
+      C* const invstd = variance.kept_invstd ? variance.kept_invstd->data<C>() : own.emplace(s.channels * int64_t(sizeof(C))).template as<C>();
+      launch(name, keep_channels<C>, blocks_for(s.channels, 128), 128, 0, s.channels, data_or_null<C>(variance.kept_mean), invstd, c.mean, var,
+             variance.eps);
+      c.invstd = invstd;
+    }
+    const Apply<T, C, Channels<C>> op{c, y.data<T>(), x.data<T>(), r, relu};
     with_packs<T>(s, [&](auto v) { launch_map<v()>(name, op, s); }, op.x, op.y, op.residual);
   });
 }

@@ -60,14 +60,15 @@ int32_t dg_batch_norm_update(const dg_tensor* t, uint32_t invstd_slot, uint32_t 
     if (var.dtype != DG_F32 && var.dtype != DG_F64) fail(DG_DTYPE, "%s: takes float32 or float64, got %s", name, dtype_name(var.dtype));
     if (var.rank != 1 || !var.contiguous()) fail(DG_SHAPE, "%s: per-channel tensors must be contiguous and have one axis", name);
     const PerChannel mean(t, mean_slot, var.numel, var.dtype, name);
+    if (!mean.get()) fail(DG_SHAPE, "%s: the mean must be given", name);
     const Updated u(t, invstd_slot, running_mean_slot, running_var_slot, batches_slot, var.numel, var.dtype, name);
-    if (u.running_mean.get() && !mean.get()) fail(DG_SHAPE, "%s: running statistics need the mean", name);
-    batch_norm_update(mean, var, {u.invstd, u.running_mean, u.running_var, u.batches, count, momentum, eps});
+    batch_norm_update(*mean.get(), var, {u.invstd, u.running_mean, u.running_var, u.batches, count, momentum, eps});
   });
 }
 
-int32_t dg_batch_norm_apply(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot, uint32_t mean_slot, uint32_t invstd_slot, uint32_t weight_slot,
-                            uint32_t bias_slot, uint32_t residual_slot, uint32_t relu) {
+int32_t dg_batch_norm_apply(const dg_tensor* t, uint32_t y_slot, uint32_t kept_mean_slot, uint32_t kept_invstd_slot, uint32_t x_slot,
+                            uint32_t mean_slot, uint32_t invstd_slot, uint32_t var_slot, uint32_t weight_slot, uint32_t bias_slot,
+                            uint32_t residual_slot, double eps, uint32_t relu) {
   return guard([&] {
     const char* const name = "batch_norm";
     const Tensor y = tensor_at(t, y_slot, name, Access::write), x = tensor_at(t, x_slot, name);
@@ -76,8 +77,14 @@ int32_t dg_batch_norm_apply(const dg_tensor* t, uint32_t y_slot, uint32_t x_slot
     const batch_norm::Shape s(tensors, residual.get() ? 3 : 2, name);
     require_float(x, name);
     const auto channel = [&](uint32_t slot) { return PerChannel(t, slot, s.channels, x.dtype, name); };
-    const PerChannel mean = channel(mean_slot), invstd = channel(invstd_slot), weight = channel(weight_slot), bias = channel(bias_slot);
-    if (x.numel > 0) batch_norm_apply(s, y, x, {mean, invstd, weight, bias}, residual, relu != 0);
+    const PerChannel mean = channel(mean_slot), invstd = channel(invstd_slot), var = channel(var_slot), weight = channel(weight_slot),
+                     bias = channel(bias_slot);
+    const PerChannel kept_mean(t, kept_mean_slot, s.channels, x.dtype, name, Access::write),
+        kept_invstd(t, kept_invstd_slot, s.channels, x.dtype, name, Access::write);
+    if (var.get() && (invstd.get() || !mean.get())) fail(DG_SHAPE, "%s: a variance comes with a mean and without invstd", name);
+    if (!kept_mean.get() != !kept_invstd.get() || (kept_mean.get() && !var.get()))
+      fail(DG_SHAPE, "%s: mean and invstd are kept together, of a variance", name);
+    if (x.numel > 0) batch_norm_apply(s, y, x, {mean, invstd, weight, bias}, {var, kept_mean, kept_invstd, eps}, residual, relu != 0);
   });
 }
 
