@@ -135,11 +135,13 @@ export class Module implements Disposable {
    *
    * @returns Pairs of the state-dict name and the value, in order.
    */
-  protected *members(): Iterable<readonly [string, unknown]> {
+  protected members(): Iterable<readonly [string, unknown]> {
+    const found: [string, unknown][] = [];
     for (const property of Object.keys(this)) {
       const value = (this as Record<string, unknown>)[property];
-      if (value instanceof Tensor || value instanceof Module) yield [snakeCase(property), value];
+      if (value instanceof Tensor || value instanceof Module) found.push([snakeCase(property), value]);
     }
+    return found;
   }
 
   #define(name: string, value: unknown, what: string, current: (old: unknown) => boolean): void {
@@ -199,6 +201,11 @@ export class Module implements Disposable {
   /** The modules directly inside. */
   *children(): IterableIterator<Module> {
     for (const [, module] of this.namedChildren()) yield module;
+  }
+  /** True if `test` holds of all modules directly inside. */
+  everyChild(test: (module: Module) => boolean): boolean {
+    for (const [, value] of this.members()) if (value instanceof Module && !test(value)) return false;
+    return true;
   }
   /** Names and modules, this one (named `prefix`) first; one used twice comes once. */
   *namedModules(prefix = "", seen: Set<Module> = new Set()): IterableIterator<[string, Module]> {

@@ -24,9 +24,7 @@ export function markTransientTree(...classes: readonly ModuleClass[]): void {
 export function isTransient(module: Module): boolean {
   if (module.hasHooks) return false;
   if (leaves.has(module.constructor)) return true;
-  if (!trees.has(module.constructor)) return false;
-  for (const child of module.children()) if (!isTransient(child)) return false;
-  return true;
+  return trees.has(module.constructor) && module.everyChild(isTransient);
 }
 
 /** Lets go of the result of `from` once `into` has taken it, unless one of the two may still hold it. */

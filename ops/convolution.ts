@@ -67,7 +67,8 @@ function pack(stride: Shape, padding: Shape, dilation: Shape, groups: number): P
 function isChannelSlice(x: Tensor): boolean {
   if (x.device.type !== "cpu" || (x.shape[1] > 1 && x.strides[1] !== 1)) return false;
   let pixel = 0, pixels = 1;
-  for (const axis of [...x.shape.keys()].slice(2).reverse().concat(0)) {
+  for (let i = x.rank - 1; i > 0; i--) {
+    const axis = i > 1 ? i : 0; // positions from the last on, then the batch
     if (x.shape[axis] === 1) continue;
     if (pixel === 0) pixel = x.strides[axis];
     if (x.strides[axis] !== pixel * pixels) return false;
