@@ -182,7 +182,7 @@ export function batchNorm(x: Tensor, runningMean: Tensor | null, runningVar: Ten
       checked,
       source,
     )
-    : normaliseByRunning(x, input, means!, variances!, checked, source);
+    : normaliseByRunning(x, input, strides, checked, source);
   if (input !== x) input.dispose();
   return y;
 }
@@ -263,27 +263,20 @@ export function normaliseAndRecord(
   checked: BatchNormArguments,
   source: StatisticsSource,
 ): Tensor {
-  const y = normalise(input, { ...statistics, variance: null, kept: null }, checked);
+  const y = normalise(input, normStrides(x), { ...statistics, variance: null, kept: null }, checked);
   return recordNormalised(name, x, statistics, y, checked, source);
 }
 
 /** The same with running statistics, in one native call. */
-function normaliseByRunning(
-  x: Tensor,
-  input: Tensor,
-  means: Tensor,
-  variances: Tensor,
-  checked: BatchNormArguments,
-  source: StatisticsSource,
-): Tensor {
-  const dtype = statisticsDType(x), mean = perChannel(means, dtype)!, variance = perChannel(variances, dtype)!;
+function normaliseByRunning(x: Tensor, input: Tensor, strides: Shape, checked: BatchNormArguments, source: StatisticsSource): Tensor {
+  const dtype = statisticsDType(x), mean = perChannel(checked.means, dtype)!, variance = perChannel(checked.variances, dtype)!;
   // A later batch in training mode may change the buffers before backward of this one runs.
   const kept = recording(x, checked.weight, checked.bias, checked.residual)
     ? { mean: emptyTensor(mean.shape, dtype, x.device), invstd: emptyTensor(mean.shape, dtype, x.device) }
     : null;
-  const y = normalise(input, { mean, invstd: null, variance, kept }, checked);
-  if (mean !== means) mean.dispose();
-  if (variance !== variances) variance.dispose();
+  const y = normalise(input, strides, { mean, invstd: null, variance, kept }, checked);
+  if (mean !== checked.means) mean.dispose();
+  if (variance !== checked.variances) variance.dispose();
   return kept === null ? y : recordNormalised("batchNorm", x, kept, y, checked, source);
 }
 
@@ -346,8 +339,13 @@ interface Given {
   readonly kept: Statistics | null;
 }
 
-function normalise(x: Tensor, { mean, invstd, variance, kept }: Given, { weight, bias, residual, relu, eps }: BatchNormArguments): Tensor {
-  const strides = normStrides(x), y = emptyTensor(x.shape, x.dtype, x.device, strides);
+function normalise(
+  x: Tensor,
+  strides: Shape,
+  { mean, invstd, variance, kept }: Given,
+  { weight, bias, residual, relu, eps }: BatchNormArguments,
+): Tensor {
+  const y = emptyTensor(x.shape, x.dtype, x.device, strides);
   const [w, b] = [perChannel(weight, mean.dtype), perChannel(bias, mean.dtype)], r = residual && ordered(residual, strides);
   native(x.device, (lib, f) =>
     lib.dg_batch_norm_apply(
