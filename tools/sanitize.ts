@@ -45,6 +45,7 @@ function cases(): string {
 const tests = [
   "ops",
   "batch_norm",
+  "batch_norm_eval",
   "compile",
   "compile_guards",
   "convolution",
