@@ -58,6 +58,14 @@ struct Channels {
   }
 };
 
+// The same with a variance in the place of invstd.
+template <class C>
+struct Running {
+  const C *mean, *var, *weight, *bias;
+  double eps;
+  __device__ Affine<C> at(int64_t c) const { return {mean[c], or_else(weight, c, C(1)) * inverse_deviation(var[c], eps), or_else(bias, c, C(0))}; }
+};
+
 // How the gradient passes the relu: everywhere, where the saved output is > 0, or where the output computed again is > 0.
 enum class Mask : uint32_t { none, output, again };
 
@@ -102,14 +110,6 @@ struct GradientSums {
     sum_dy[channel] = C(total.one);
     sum_dy_xhat[channel] = C(total.two * double(or_else(channels.invstd, channel, C(1))));
   }
-};
-
-// The same of a mean and a variance.
-template <class C>
-struct Running {
-  const C *mean, *var, *weight, *bias;
-  double eps;
-  __device__ Affine<C> at(int64_t c) const { return {mean[c], or_else(weight, c, C(1)) * inverse_deviation(var[c], eps), or_else(bias, c, C(0))}; }
 };
 
 // Source: Channels or Running.
