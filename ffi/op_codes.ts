@@ -26,8 +26,8 @@ export const ActivationOp = codes([
 /** Codes of `dg_binary` and `dg_binary_scalar`. */
 // deno-fmt-ignore
 export const BinaryOp = codes([
-  "add", "sub", "mul", "div", "pow", "atan2", "fmod", "remainder", "floor_divide", "maximum", "minimum", "bitwise_and", "bitwise_or",
-  "bitwise_xor", "left_shift", "right_shift",
+  "add", "sub", "mul", "div", "pow", "atan2", "fmod", "remainder", "floor_divide", "maximum", "minimum", "tanh_backward",
+  "bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift",
 ]);
 
 /** Codes of `dg_compare` and `dg_compare_scalar`. */

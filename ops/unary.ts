@@ -5,9 +5,10 @@
  */
 import { record } from "../autograd/tape.ts";
 import { UnaryOp } from "../ffi/op_codes.ts";
+import { context } from "../tensor/context.ts";
 import { getDefaultDType } from "../tensor/dtype.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { add, mul } from "./binary.ts";
+import { add, binaryKernel, mul } from "./binary.ts";
 import { fullLike } from "./creation.ts";
 import { to } from "./copy.ts";
 import { maximumScalar, minimumScalar } from "./binary.ts";
@@ -100,7 +101,11 @@ export const sinh: Unary = floating("sinh", (grad, x) => mul(grad, cosh(x)), "x"
 /** Hyperbolic cosine. */
 export const cosh: Unary = floating("cosh", (grad, x) => mul(grad, sinh(x)), "x");
 /** Hyperbolic tangent. */
-export const tanh: Unary = floating("tanh", (grad, _, y) => mul(grad, neg(mul(y, y)).add(1)), "y");
+export const tanh: Unary = floating(
+  "tanh",
+  (grad, _, y) => context().grad ? mul(grad, neg(mul(y, y)).add(1)) : binaryKernel(grad, y, "tanh_backward"),
+  "y",
+);
 /** Inverse hyperbolic sine. */
 export const asinh: Unary = floating("asinh", (grad, x) => mul(grad, rsqrt(mul(x, x).add(1))), "x");
 /** Inverse hyperbolic cosine. */
