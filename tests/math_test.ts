@@ -52,7 +52,22 @@ const cases: [string, (x: Tensor) => Tensor, (x: number) => number, Float32Array
   ["cos", dg.cos, Math.cos, spread(-100, 46, N), 2],
   ["tan", dg.tan, Math.tan, spread(-100, 46, N), 3.5],
   ["sin of huge arguments", dg.sin, Math.sin, spread(46, 127.9, 1000), 1],
-  ["tanh", dg.tanh, Math.tanh, spread(-100, 5, N), 3],
+  ["tanh", dg.tanh, Math.tanh, spread(-149, 5, N), 1.5],
+  ["tanh between 2^-4 and 16", dg.tanh, Math.tanh, spread(-4, 4, 5 * N), 1.5],
+  ["asin", dg.asin, Math.asin, spread(-100, 0, N), 2.5],
+  ["asin near 1/2", dg.asin, Math.asin, spread(-1.5, 0, N), 2.5],
+  ["acos", dg.acos, Math.acos, spread(-30, 0, N), 2],
+  ["acos near 1", dg.acos, Math.acos, spread(-0.1, 0, N), 2],
+  ["atan", dg.atan, Math.atan, spread(-149, 127.9, N), 3],
+  ["atan between 1/16 and 16", dg.atan, Math.atan, spread(-4, 4, N), 3],
+  ["sinh", dg.sinh, Math.sinh, spread(-149, 6.6, N), 2],
+  ["cosh", dg.cosh, Math.cosh, spread(-30, 6.6, N), 2],
+  ["asinh", dg.asinh, Math.asinh, spread(-149, 127.9, N), 2],
+  ["acosh", dg.acosh, Math.acosh, spread(0, 127.9, N, true), 2],
+  ["acosh near 1", dg.acosh, Math.acosh, spread(0, 0.01, N, true), 2.5],
+  ["atanh", dg.atanh, Math.atanh, spread(-149, 0, N), 2],
+  ["softplus", dg.nn.functional.softplus, (x) => x > 20 ? x : Math.log1p(Math.exp(x)), spread(-20, 6, N), 2],
+  ["logSigmoid", dg.nn.functional.logSigmoid, (x) => x < -40 ? x : -Math.log1p(Math.exp(-x)), spread(-20, 6, N), 2],
   ["sqrt", dg.sqrt, Math.sqrt, spread(-149, 127.9, N, true), 0.5],
   ["sigmoid", dg.sigmoid, (x) => 1 / (1 + Math.exp(-x)), spread(-20, 6.3, N), 2.5],
 ];
@@ -91,6 +106,60 @@ Deno.test("pow() of float32 at its special arguments", () => {
   });
 });
 
+Deno.test("zeros keep their sign, saturation is exact and denormal numbers stay as they are", () => {
+  scope(() => {
+    const tiny = [1e-40, -1e-40, 2 ** -149, -(2 ** -149), 2 ** -126].map(Math.fround);
+    for (const fn of [dg.tanh, dg.asin, dg.atan, dg.sinh, dg.asinh, dg.atanh, dg.expm1, dg.log1p, dg.sin, dg.tan]) {
+      const zeros = fn(tensor([0, -0])).data();
+      assert(Object.is(zeros[0], 0) && Object.is(zeros[1], -0), `${zeros}`);
+      assertEquals(fn(tensor(tiny)).tolist(), tiny);
+    }
+    const y = tensor([9.02, 20, 88, 1e30, -9.02, -1e30]).tanh().tolist();
+    assertEquals(y, [1, 1, 1, 1, -1, -1]);
+    const x = tensor([0, 0.5, -2, 30, Infinity, NaN], { requiresGrad: true });
+    x.tanh().sum().backward();
+    const slopes = x.grad!.tolist() as number[];
+    assertEquals([slopes[0], slopes[3], slopes[4], slopes[5]], [1, 0, 0, NaN]);
+    for (const i of [1, 2]) assert(Math.abs(slopes[i] - (1 - Math.tanh([0, 0.5, -2][i]) ** 2)) < 1e-7, `${slopes[i]}`);
+  });
+});
+
+/** `erfc` to 1e-15 relative: the series of `erf` up to 2, the continued fraction beyond. */
+function erfcExact(x: number): number {
+  if (x < 0) return 2 - erfcExact(-x);
+  if (x < 2) {
+    let sum = 0, term = x;
+    for (let n = 0; n < 100; n++) {
+      sum += term / (2 * n + 1);
+      term *= -x * x / (n + 1);
+    }
+    return 1 - 2 / Math.sqrt(Math.PI) * sum;
+  }
+  let fraction = x;
+  for (let k = 120; k > 0; k--) fraction = x + k / 2 / fraction;
+  return Math.exp(-x * x) / fraction / Math.sqrt(Math.PI);
+}
+
+Deno.test("erfc() of float32 is within 5.5 ulp", () => {
+  const [most, where] = worst(dg.erfc, erfcExact, spread(-30, 3.5, N));
+  assert(most <= 5.5, `${most} ulp at ${where}`);
+});
+
+Deno.test("mish() of float32 and its derivative are within 4 ulp of their largest term", () => {
+  scope(() => {
+    const values = spread(-20, 6.3, N), x = tensor(values, { requiresGrad: true }), y = dg.nn.functional.mish(x);
+    y.sum().backward();
+    const got = y.data(), slopes = x.grad!.data();
+    for (let i = 0; i < N; i++) {
+      const v = values[i], t = Math.tanh(v > 40 ? v : Math.log1p(Math.exp(v))), right = v / (1 + Math.exp(-v)) * (1 - t * t);
+      assert(ulps(Number(got[i]), v * t) <= 4, `mish(${v}) = ${got[i]}`);
+      const off = Math.abs(Number(slopes[i]) - (t + right));
+      assert(off <= 4 * 2 ** -23 * (t + Math.abs(right)) + 2 ** -148, `mish'(${v}) = ${slopes[i]}, not ${t + right}`);
+    }
+    assertEquals(dg.nn.functional.mish(tensor([0, -0, Infinity, NaN])).tolist(), [0, -0, Infinity, NaN]);
+  });
+});
+
 Deno.test("elementary functions at the ends of their range", () => {
   scope(() => {
     const x = [0, -0, Infinity, -Infinity, NaN];
@@ -105,6 +174,22 @@ Deno.test("elementary functions at the ends of their range", () => {
     assertEquals(at(dg.sin), [0, -0, NaN, NaN, NaN]);
     assertEquals(at(dg.cos), [1, 1, NaN, NaN, NaN]);
     assertEquals(at(dg.tanh), [0, -0, 1, -1, NaN]);
+    assertEquals(at(dg.asin), [0, -0, NaN, NaN, NaN]);
+    assertEquals(at(dg.acos), [Math.fround(Math.PI / 2), Math.fround(Math.PI / 2), NaN, NaN, NaN]);
+    assertEquals(at(dg.atan), [0, -0, Math.fround(Math.PI / 2), -Math.fround(Math.PI / 2), NaN]);
+    assertEquals(at(dg.sinh), [0, -0, Infinity, -Infinity, NaN]);
+    assertEquals(at(dg.cosh), [1, 1, Infinity, Infinity, NaN]);
+    assertEquals(at(dg.asinh), [0, -0, Infinity, -Infinity, NaN]);
+    assertEquals(at(dg.acosh), [NaN, NaN, Infinity, NaN, NaN]);
+    assertEquals(at(dg.atanh), [0, -0, NaN, NaN, NaN]);
+    assertEquals(at(dg.erf), [0, -0, 1, -1, NaN]);
+    assertEquals(at(dg.erfc), [1, 1, 0, 2, NaN]);
+    assertEquals(at(dg.nn.functional.softplus), [Math.fround(Math.LN2), Math.fround(Math.LN2), Infinity, 0, NaN]);
+    assertEquals(dg.asin(tensor([1, -1, 1.001])).tolist(), [Math.fround(Math.PI / 2), -Math.fround(Math.PI / 2), NaN]);
+    assertEquals(dg.acos(tensor([1, -1, -1.001])).tolist(), [0, Math.fround(Math.PI), NaN]);
+    assertEquals(dg.atanh(tensor([1, -1, 1.001])).tolist(), [Infinity, -Infinity, NaN]);
+    assertEquals(dg.acosh(tensor([1, 0.999, -3])).tolist(), [0, NaN, NaN]);
+    assertEquals(dg.sinh(tensor([89.5, -89.5])).tolist(), [Infinity, -Infinity]);
     assertEquals(dg.log1p(tensor([-1, -2])).tolist(), [-Infinity, NaN]);
     assertEquals(dg.exp(tensor([-103, 88.8])).tolist(), [Math.fround(1.401298464324817e-45), Infinity]);
     assertEquals(dg.log2(tensor([8, 1024, 0.125])).tolist(), [3, 10, -3]);

@@ -11,8 +11,15 @@ inline constexpr double kSeluAlpha = 1.6732632423543772848170429916717, kSeluSca
 inline constexpr double kSqrtHalf = 0.70710678118654752440, kInvSqrt2Pi = 0.39894228040143267794;
 inline constexpr double kGeluA = 0.79788456080286535588, kGeluB = 0.044715;
 
+// tanh(softplus(x)) = n / (n + 2) with n = e^x (e^x + 2); it is 1 from kMishOne on.
+inline constexpr double kMishOne = 24;
+template <class T>
+DG_MATH T mish_ratio(T e) {
+  return e * (e + T(2));
+}
+
 template <ActivationOp op, class T>
-DG_HD T activation_value(T x, T a, T b) {
+DG_MATH T activation_value(T x, T a, T b) {
   using A = ActivationOp;
   if constexpr (op == A::relu) return x < T(0) ? T(0) : x;
   else if constexpr (op == A::leaky_relu) return x > T(0) ? x : x * a;
@@ -22,7 +29,10 @@ DG_HD T activation_value(T x, T a, T b) {
   else if constexpr (op == A::gelu) return T(0.5) * x * (T(1) + erf_(x * T(kSqrtHalf)));
   else if constexpr (op == A::gelu_tanh) return T(0.5) * x * (T(1) + tanh_(T(kGeluA) * (x + T(kGeluB) * x * x * x)));
   else if constexpr (op == A::silu) return x * sigmoid_(x);
-  else if constexpr (op == A::mish) return x * tanh_(softplus_(x));
+  else if constexpr (op == A::mish) {
+    const T n = mish_ratio(exp_(x));
+    return x > T(kMishOne) ? x : x * (n / (n + T(2)));
+  }
   else if constexpr (op == A::sigmoid) return sigmoid_(x);
   else if constexpr (op == A::log_sigmoid) return -softplus_(-x);
   else if constexpr (op == A::softplus) return x * a > b ? x : softplus_(x * a) / a;
@@ -37,7 +47,7 @@ DG_HD T activation_value(T x, T a, T b) {
 }
 
 template <ActivationOp op, class T>
-DG_HD T activation_slope(T x, T a, T b) {
+DG_MATH T activation_slope(T x, T a, T b) {
   using A = ActivationOp;
   if constexpr (op == A::relu) return x <= T(0) ? T(0) : T(1);
   else if constexpr (op == A::leaky_relu) return x > T(0) ? T(1) : a;
@@ -52,8 +62,8 @@ DG_HD T activation_slope(T x, T a, T b) {
     const T s = sigmoid_(x);
     return s * (T(1) + x * (T(1) - s));
   } else if constexpr (op == A::mish) {
-    const T t = tanh_(softplus_(x));
-    return t + x * sigmoid_(x) * (T(1) - t * t);
+    const T w = exp_(x), n = mish_ratio(w), r = T(1) / (n + T(2));
+    return x > T(kMishOne) ? T(1) : n * r + (x * r) * (T(4) * w * (T(1) + w) * r);
   } else if constexpr (op == A::sigmoid) {
     const T s = sigmoid_(x);
     return s * (T(1) - s);

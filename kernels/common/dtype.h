@@ -13,6 +13,12 @@
 #else
 #define DG_HD inline
 #endif
+// Functions that loops over elements call: left as a call, one would keep its loop from being vectorised.
+#if defined(__CUDACC__)
+#define DG_MATH DG_HD
+#else
+#define DG_MATH [[gnu::always_inline]] inline
+#endif
 
 namespace dg {
 

@@ -16,7 +16,7 @@ constexpr bool takes_floats(UnaryOp op) { return op != UnaryOp::bitwise_not; }
 constexpr bool periodic(UnaryOp op) { return op == UnaryOp::sin || op == UnaryOp::cos || op == UnaryOp::tan; }
 
 template <UnaryOp op, class T>
-DG_HD T unary_value(T x) {
+DG_MATH T unary_value(T x) {
   if constexpr (op == UnaryOp::neg) return T(T(0) - x);
   else if constexpr (op == UnaryOp::abs) return x < T(0) ? T(T(0) - x) : (x == T(0) ? T(0) : x);
   else if constexpr (op == UnaryOp::sign) return x > T(0) ? T(1) : (x < T(0) ? T(T(0) - T(1)) : T(0));
@@ -35,17 +35,17 @@ DG_HD T unary_value(T x) {
   else if constexpr (op == UnaryOp::sin) return sin_(x);
   else if constexpr (op == UnaryOp::cos) return cos_(x);
   else if constexpr (op == UnaryOp::tan) return tan_(x);
-  else if constexpr (op == UnaryOp::asin) return std::asin(x);
-  else if constexpr (op == UnaryOp::acos) return std::acos(x);
-  else if constexpr (op == UnaryOp::atan) return std::atan(x);
-  else if constexpr (op == UnaryOp::sinh) return std::sinh(x);
-  else if constexpr (op == UnaryOp::cosh) return std::cosh(x);
+  else if constexpr (op == UnaryOp::asin) return asin_(x);
+  else if constexpr (op == UnaryOp::acos) return acos_(x);
+  else if constexpr (op == UnaryOp::atan) return atan_(x);
+  else if constexpr (op == UnaryOp::sinh) return sinh_(x);
+  else if constexpr (op == UnaryOp::cosh) return cosh_(x);
   else if constexpr (op == UnaryOp::tanh) return tanh_(x);
-  else if constexpr (op == UnaryOp::asinh) return std::asinh(x);
-  else if constexpr (op == UnaryOp::acosh) return std::acosh(x);
-  else if constexpr (op == UnaryOp::atanh) return std::atanh(x);
+  else if constexpr (op == UnaryOp::asinh) return asinh_(x);
+  else if constexpr (op == UnaryOp::acosh) return acosh_(x);
+  else if constexpr (op == UnaryOp::atanh) return atanh_(x);
   else if constexpr (op == UnaryOp::erf) return erf_(x);
-  else if constexpr (op == UnaryOp::erfc) return std::erfc(x);
+  else if constexpr (op == UnaryOp::erfc) return erfc_(x);
   else if constexpr (op == UnaryOp::ceil) return std::ceil(x);
   else if constexpr (op == UnaryOp::floor) return std::floor(x);
   else if constexpr (op == UnaryOp::round) return std::nearbyint(x);  // half to even, as PyTorch
@@ -54,7 +54,7 @@ DG_HD T unary_value(T x) {
 }
 
 template <UnaryOp op, class T>
-DG_HD bool unary_test(T x) {
+DG_MATH bool unary_test(T x) {
   if constexpr (op == UnaryOp::logical_not) return x == T(0);
   else if constexpr (std::is_integral_v<T>) return op == UnaryOp::isfinite;
   else if constexpr (op == UnaryOp::isnan) return x != x;
