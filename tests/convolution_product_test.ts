@@ -1,6 +1,6 @@
 /** Convolutions as matrix products: tails of vectors and panels, weights in both orders, the gradient of few channels; against their definition. */
 import { assert, assertEquals } from "@std/assert";
-import { conv2d, convTranspose2d, grad, scope, type Tensor } from "../mod.ts";
+import { conv2d, convTranspose2d, getThreads, grad, scope, setThreads, type Tensor } from "../mod.ts";
 import { textOf } from "../tensor/shape.ts";
 import { numbers, relativeError } from "./convolution_data.ts";
 import "./device.ts";
@@ -60,6 +60,15 @@ const list: [Shape, Partial<Settings>][] = [
   [[2, 2, 16, 9, 11, [3, 4]], { stride: [5, 4], padding: [1, 2] }],
   [[1, 1, 17, 9, 12, [5, 5]], { padding: [7, 9], stride: [1, 3] }], // windows beside the picture
   [[2, 3, 18, 11, 8, [3, 3]], { dilation: [4, 1], padding: [2, 1] }],
+  // taps read where they lie: many positions, rows of more than a tile
+  [[3, 3, 64, 35, 35, [7, 7]], { stride: [2, 2], padding: [3, 3] }],
+  [[2, 3, 32, 19, 30, [3, 3]], { padding: [1, 1] }],
+  [[2, 3, 37, 19, 31, [3, 3]], { padding: [1, 1], dilation: [3, 1] }], // a part of a vector, four padded rows of which three are read
+  [[3, 1, 18, 14, 50, [5, 3]], { stride: [1, 3], padding: [7, 4] }], // windows beside the picture
+  [[2, 4, 65, 33, 16, [2, 8]], { stride: [2, 1], padding: [0, 6] }],
+  [[3, 2, 8, 41, 75, [1, 4]], { stride: [3, 4] }], // pixels that no window reads
+  [[6, 3, 33, 40, 20, [4, 3]], { stride: [13, 1], padding: [2, 1] }],
+  [[5, 3, 33, 40, 60, [4, 3]], { stride: [23, 1], padding: [2, 1] }], // rows too far apart to be padded together
 ];
 
 Deno.test("conv2d() as a product equals the sums of its definition, forward and both gradients", () => {
@@ -83,6 +92,28 @@ Deno.test("conv2d() as a product equals the sums of its definition, forward and 
         }
       }
     });
+  }
+});
+
+Deno.test("conv2d() as a product gives the same bits for every number of threads and memory order", () => {
+  const threads = getThreads();
+  try {
+    for (const [[N, C, O, H, W, kernel], given] of list) {
+      scope(() => {
+        const settings = { ...plain, ...given }, x = numbers([N, C, H, W], 1, "float32"), w = numbers([O, C, ...kernel], 2, "float32");
+        const run = (last: boolean) => {
+          const [a, b] = [x, w].map((it) => (last ? it.channelsLast() : it).detach().requiresGrad_()), y = conv2d(a, b, null, settings);
+          return [y, ...grad([y], [a, b], { gradOutputs: [numbers(y.shape, 4, "float32")] })].map((it) => it.contiguous().data());
+        };
+        setThreads(1);
+        const expected = run(false);
+        setThreads(threads);
+        assertEquals(run(false), expected);
+        assertEquals(run(true), expected);
+      });
+    }
+  } finally {
+    setThreads(threads);
   }
 });
 

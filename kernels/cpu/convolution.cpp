@@ -123,6 +123,7 @@ template <class T> void backward_weight_in(const ConvShape& s, const Weight<T>& 
   if (few_fits<T>(s, Pass::weight)) return few_backward_weight<T>(s, dw, dy, x);
   if constexpr (std::is_same_v<T, float>)
     if (winograd_chosen(s, Pass::weight)) return winograd_backward_weight(s, dw, dy, x);
+  if (rows_fits<T>(s)) return rows_backward_weight<T>(s, dw, dy, x);
   gemm_backward_weight<T>(s, dw, dy, x);
 }
 
@@ -143,6 +144,7 @@ void conv_forward(const ConvShape& given, const Tensor& y, const Tensor& x, cons
       if (few_fits<T>(s, Pass::forward)) return few_forward<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)
         if (winograd_chosen(s, Pass::forward)) return winograd_forward(s, out.data(), in.data(), weight, bias_data);
+      if (rows_fits<T>(s)) return rows_forward<T>(s, out.data(), in.data(), weight, bias_data);
       gemm_forward<T>(s, out.data(), in.data(), weight, bias_data);
     });
     out.finish();

@@ -19,6 +19,11 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
 template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
 template <class T> void backward_bias(const ConvShape& s, T* db, const T* dy);
 
+// convolution_rows.cpp: few channels.
+template <class T> bool rows_fits(const ConvShape& s);
+template <class T> void rows_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias);
+template <class T> void rows_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x);
+
 enum class Pass { forward, input, weight };  // the result, the gradient of the input, of the weight
 
 // convolution_few.cpp: few output positions.
@@ -68,6 +73,22 @@ inline bool pointwise(const ConvShape& s) {
   bool same = s.taps() == 1;
   for (int i = 0; i < 3; i++) same &= s.stride[i] == 1 && s.padding[i] == 0 && s.input[i] == s.output[i];
   return same;
+}
+
+// A panel of B: its `valid` columns of `count` rows, zeros behind them.
+template <class T> void pack_panel(T* b, const T* from, int64_t stride, int64_t count, int64_t valid) {
+  constexpr int64_t L = Lanes<T>::count, ahead = 16;
+  for (int64_t r = 0; r < count; r++, from += stride, b += kPanel<T>) {
+    __builtin_prefetch(from + ahead * stride);
+    __builtin_prefetch(from + ahead * stride + L);
+    if (valid == kPanel<T>) {
+      store(b, load(from));
+      store(b + L, load(from + L));
+      continue;
+    }
+    store(b, load_some(from, std::min(valid, L)));
+    store(b + L, valid > L ? load_some(from + L, valid - L) : lanes_t<T>{});
+  }
 }
 
 // Work space of each thread.

@@ -39,22 +39,6 @@ void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int
   }
 }
 
-// A panel of B: its `valid` columns of `count` rows, zeros behind them.
-template <class T> void pack_panel(T* b, const T* from, int64_t stride, int64_t count, int64_t valid) {
-  constexpr int64_t L = Lanes<T>::count, ahead = 16;
-  for (int64_t r = 0; r < count; r++, from += stride, b += kPanel<T>) {
-    __builtin_prefetch(from + ahead * stride);
-    __builtin_prefetch(from + ahead * stride + L);
-    if (valid == kPanel<T>) {
-      store(b, load(from));
-      store(b + L, load(from + L));
-      continue;
-    }
-    store(b, load_some(from, std::min(valid, L)));
-    store(b + L, valid > L ? load_some(from + L, valid - L) : lanes_t<T>{});
-  }
-}
-
 }  // namespace
 
 template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
