@@ -8,8 +8,8 @@ function noise(count: number, seed = 1): Float64Array<ArrayBuffer> {
   const out = new Float64Array(count);
   let state = seed * 2654435761 >>> 0;
   for (let i = 0; i < count; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    out[i] = state / 2 ** 31 - 1;
+    state ^= state << 13, state ^= state >>> 17, state ^= state << 5; // low bits without a period, for roundings not to lean one way
+    out[i] = (state >>> 0) / 2 ** 31 - 1;
   }
   return out;
 }
@@ -82,12 +82,42 @@ Deno.test("sum() of float32 stays accurate over 16 million elements", () => {
   });
 });
 
+Deno.test("reductions over the rows of a matrix agree with plain loops for every number of columns", () => {
+  const check = (rows: number, columns: number, dtype: "float32" | "float64", values: Float64Array<ArrayBuffer>) =>
+    scope(() => {
+      const x = tensor(values.subarray(0, rows * columns)).reshape([rows, columns]).to(dtype),
+        exact = x.to("float64").data() as Float64Array;
+      const sum = new Float64Array(columns), squares = new Float64Array(columns), top = new Float64Array(columns).fill(-Infinity);
+      for (let i = 0; i < exact.length; i++) sum[i % columns] += exact[i], top[i % columns] = Math.max(top[i % columns], exact[i]);
+      for (let i = 0; i < exact.length; i++) squares[i % columns] += (exact[i] - sum[i % columns] / rows) ** 2;
+      const [sums, tops, variances, norms] = [x.sum(0), x.amax(0), x.var(0, { correction: 0 }), x.norm(2, 0)].map((it) => it.data());
+      const near = dtype === "float32" ? 1e-6 : 1e-14;
+      for (let c = 0; c < columns; c++) {
+        const at = `column ${c} of ${rows} x ${columns} in ${dtype}`;
+        assert(Math.abs(Number(sums[c]) - sum[c]) <= near * 4 * Math.sqrt(rows) + near * Math.abs(sum[c]), `sum: ${at}`);
+        assertEquals(Number(tops[c]), top[c], at);
+        assertAlmostEquals(Number(variances[c]), squares[c] / rows, near * 4, `var: ${at}`);
+        const norm = Math.sqrt(squares[c] + sum[c] ** 2 / rows);
+        assertAlmostEquals(Number(norms[c]), norm, near * 4 * norm, `norm: ${at}`);
+      }
+    });
+  const few = noise(3100 * 300);
+  for (const columns of [2, 3, 5, 7, 10, 13, 16, 24, 33, 48, 64, 80, 112, 128, 144, 256, 300]) {
+    for (const rows of [2, 33, 1023, 3100]) {
+      check(rows, columns, "float32", few);
+      check(rows, columns, "float64", few);
+    }
+  }
+  const many = noise((1 << 22) + 5000); // more than the caches hold
+  for (const columns of [10, 32, 200]) check(Math.floor(many.length / columns), columns, "float32", many);
+});
+
 Deno.test("reductions give the same bits with 1 and 2 threads", () => {
   scope(() => {
-    const x = tensor(noise(1 << 20)).to("float32");
+    const x = tensor(noise(1 << 22)).to("float32");
     const results = (): Uint8Array =>
       scope(() => {
-        const shapes = [[1 << 20], [1 << 14, 64], [1 << 17, 8], [64, 1 << 14], [3, 4096, 85]];
+        const shapes = [[1 << 20], [1 << 14, 64], [1 << 17, 8], [64, 1 << 14], [3, 4096, 85], [1 << 17, 32]];
         const parts = shapes.flatMap((shape) => {
           const y = x.narrow(0, 0, shape.reduce((a, b) => a * b)).reshape(shape);
           return shape.flatMap((_, axis) => [y.sum(axis), y.var(axis), y.norm(2, axis), y.prod(axis), y.max(axis).values, y.cumsum(axis)])

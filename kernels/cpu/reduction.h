@@ -4,7 +4,9 @@
 // outer reductions (column sums): blocks of 32 rows, a tile of columns at a time. Blocks are combined in a binary tree, so that the
 // error of a sum grows with the logarithm of its length.
 #pragma once
+#include <array>
 #include <limits>
+#include <utility>
 
 #include "allocator.h"
 #include "staging.h"
@@ -63,6 +65,7 @@ inline constexpr int64_t kSegment = 16;       // inner blocks of a unit of work
 inline constexpr int64_t kRows = 32;          // rows of an outer block
 inline constexpr int64_t kSegmentRows = 1024; // rows of a unit of work
 inline constexpr int64_t kColumns = 1024;     // columns of a tile
+inline constexpr int64_t kStream = 16 << 20;  // bytes that come from memory
 
 // Partial results of a binary tree whose leaves arrive one by one: at most one per level.
 template <class Op, class A>
@@ -237,9 +240,61 @@ template <class Op, class A>
   }
 }
 
-// acc (+)= rows at `offsets`, each `columns` long.
+// acc = rows of N vectors, the running results in registers.
+template <class Op, class A, int N>
+void reduce_strip(A* acc, const A* x, const int64_t* offsets, int64_t rows, const A* means) {
+  using Vector = typename Block<Op, A>::Vector;
+  const auto at = [](const A* p, int i) { return reinterpret_cast<const Vector*>(p)[i]; };
+  Vector total[N], mean[N];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; i++) {
+    mean[i] = means ? at(means, i) : Vector{};
+    total[i] = at(x + offsets[0], i);
+    Op::element(total[i], mean[i]);
+  }
+  for (int64_t r = 1; r < rows; r++) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) {
+      Vector v = at(x + offsets[r], i);
+      Op::element(v, mean[i]);
+      Op::combine(total[i], v);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < N; i++) reinterpret_cast<Vector*>(acc)[i] = total[i];
+}
+inline constexpr int kStrip = 8;  // vectors of a row that fit into registers
+template <class Op, class A, int... N>
+constexpr auto reduce_strips(std::integer_sequence<int, N...>) {
+  return std::array<void (*)(A*, const A*, const int64_t*, int64_t, const A*), sizeof...(N)>{reduce_strip<Op, A, N + 1>...};
+}
+
+// acc = rows at `offsets`, each `columns` long. Four rows at a time, or one where they come from memory (`streams`), which read in order is twice
+// as fast, and where registers hold the results of all columns.
 template <class Op, class A>
-[[gnu::noinline]] void reduce_rows(A* acc, const Reader<A>& x, const int64_t* offsets, int64_t rows, int64_t stride, int64_t columns, const A* means, A* buffer) {
+[[gnu::noinline]] void reduce_rows(A* acc, const Reader<A>& x, const int64_t* offsets, int64_t rows, int64_t stride, int64_t columns,
+                                   const A* means, A* buffer, bool streams) {
+  if constexpr (std::is_floating_point_v<A>) {
+    if (x.direct && stride == 1 && streams) {
+      for (int64_t r = 0; r < rows; r++) {
+        const A* const p = x.elements(offsets[r]);
+#pragma omp simd
+        for (int64_t c = 0; c < columns; c++) {
+          A v = p[c], total = r == 0 ? Op::template identity<A>() : acc[c];
+          if constexpr (std::is_same_v<Op, SumOfSquaredDeviations>) Op::element(v, means[c]);
+          else Op::element(v, A(0));
+          Op::combine(total, v);
+          acc[c] = total;
+        }
+      }
+      return;
+    }
+    constexpr int64_t width = Block<Op, A>::width;
+    if (x.direct && stride == 1 && columns % width == 0 && columns <= kStrip * width) {
+      static constexpr auto strips = reduce_strips<Op, A>(std::make_integer_sequence<int, kStrip>{});
+      return strips[size_t(columns / width - 1)](acc, x.elements(0), offsets, rows, means);
+    }
+  }
   const bool given = means != nullptr;
   auto mean_of = [&](int64_t c) { return given ? means[c] : A(0); };
   bool first = true;
@@ -315,6 +370,7 @@ template <class Op, class A>
   const int64_t part_bytes = segments == 1 ? 0 : segments * kept.numel * int64_t(sizeof(A));
   const Scratch scratch(part_bytes);
   A* const parts = segments == 1 ? result : scratch.as<A>();
+  const bool streams = kept.numel * rows * int64_t(sizeof(A)) >= kStream;
   const int64_t work = std::max<int64_t>(1, std::min(rows, kSegmentRows) * std::min(columns, kColumns));
   parallel_for(segments * outer * tiles, std::max<int64_t>(1, kGrain / work), [&](int64_t begin, int64_t end) {
     alignas(64) A levels[6][kColumns];
@@ -339,11 +395,11 @@ template <class Op, class A>
         for (uint64_t m = leaves++; m & 1; m >>= 1) level++;
         A* const leaf = r1 - r0 <= kRows ? target : levels[level];
         if (level == 0) {
-          reduce_rows<Op, A>(leaf, x, offsets, n, stride, width, shift, buffer);
+          reduce_rows<Op, A>(leaf, x, offsets, n, stride, width, shift, buffer, streams);
         } else {
           A* const fresh = buffer;  // not read again once the rows are summed
           alignas(64) A sum[kColumns];
-          reduce_rows<Op, A>(sum, x, offsets, n, stride, width, shift, fresh);
+          reduce_rows<Op, A>(sum, x, offsets, n, stride, width, shift, fresh, streams);
           for (int64_t i = 0; i < level; i++) {
             combine_rows<Op, A>(levels[i], sum, width);
             std::memcpy(sum, levels[i], size_t(width) * sizeof(A));
@@ -378,8 +434,10 @@ void reduce_all(A* result, const Reader<A>& x, const Loop<2>& kept, const Loop<1
   if (!outer) return reduce_inner<Op, A>(result, x, kept, nest, means);
   // Few columns without gaps: several rows side by side make one that fills vectors, folded at the end.
   if (kept.rank == 1 && nest.rank == 1 && step == 1 && row == columns && columns <= 64 && nest.numel >= 1024) {
+    constexpr int64_t vector = 64 / int64_t(sizeof(A)), most = kStrip * vector;
     int64_t side = 1;
-    while (columns * side < 128) side *= 2;
+    while (columns * side < most) side *= 2;
+    if (columns * side > most && columns * side / 2 % vector == 0) side /= 2;
     const int64_t wide = columns * side, rows = nest.numel / side, rest = nest.numel % side;
     const Scratch scratch((2 * wide + columns) * int64_t(sizeof(A)));
     A* const sums = scratch.as<A>();
@@ -398,7 +456,7 @@ void reduce_all(A* result, const Reader<A>& x, const Loop<2>& kept, const Loop<1
     int64_t offsets[128];
     for (int64_t i = 0; i < rest; i++) offsets[i] = (rows * side + i) * columns;
     alignas(64) A buffer[4 * kColumns];
-    reduce_rows<Op, A>(left, x, offsets, rest, 1, columns, means, buffer);
+    reduce_rows<Op, A>(left, x, offsets, rest, 1, columns, means, buffer, false);
     combine_rows<Op, A>(result, left, columns);
     return;
   }
