@@ -133,7 +133,9 @@ function withLabels(name: string, x: Tensor, labels: Tensor, options: CrossEntro
       const y = labelLoss(reshape(x, [1, x.shape[0]]), reshape(whole, [1]), it);
       return it.reduction === codes.none ? reshape(y, []) : y;
     }
-    return labelLoss(channelsLast(x), whole, it); // classes next to each other in memory
+    // Classes next to each other in memory, unless they are so few that the CPU's kernel brings them together by itself.
+    const asItIs = x.device.type === "cpu" && logits && x.shape[1] <= 16;
+    return labelLoss(asItIs ? x : channelsLast(x), whole, it);
   });
 }
 

@@ -67,6 +67,46 @@ test("crossEntropy() takes any layout and integer labels of any width", () => {
   for (const dtype of ["int32", "uint8"] as DType[]) assertEquals(crossEntropy(x, labels.to(dtype)).item(), value.item());
 });
 
+test("crossEntropy() of few classes over positions equals its composed form in every layout, in and outside of blocks", () => {
+  const threads = getThreads();
+  for (const classes of [1, 2, 3, 4, 5, 10, 16, 17]) {
+    for (const [N, H, W] of [[1, 1, 1], [2, 3, 5], [3, 16, 16], classes === 2 ? [2, 129, 67] : [1, 41, 31]]) {
+      const x = randn([N, classes, H, W]).mul(4), weight = randn([classes]).abs().add(0.1);
+      const ignored = (i: number) => i % 7 === 3;
+      const labels = tensor(Array.from({ length: N * H * W }, (_, i) => ignored(i) ? -100 : (i * 2654435761 >>> 8) % classes)).to("int64")
+        .reshape([N, H, W]);
+      const mask = labels.ne(-100).to("float64"), smoothing = H === 16 ? 0.2 : 0;
+      for (const reduction of ["mean", "sum", "none"] as const) {
+        const outer = randn(reduction === "none" ? [N, H, W] : []);
+        const run = (it: Tensor, dtype: DType): [Tensor, Tensor] => {
+          const leaf = it.to(dtype).detach().clone().requiresGrad_();
+          const y = crossEntropy(leaf, labels, { weight: weight.to(dtype), labelSmoothing: smoothing, reduction });
+          return [y.detach(), grad(y.mul(outer.to(dtype)).sum(), [leaf])[0]!];
+        };
+        const exact = x.double().requiresGrad_(), w = weight.double();
+        const lp = logSoftmax(exact, 1), hit = nllLoss(lp, labels, { weight: w, reduction: "none" });
+        const every = lp.mul(w.reshape([1, classes, 1, 1])).sum(1).mul(mask).mul(smoothing / classes);
+        const each = hit.mul(1 - smoothing).sub(every);
+        const total = nllLoss(lp.detach().mul(0).sub(1), labels, { weight: w, reduction: "sum" });
+        const expected = reduction === "none" ? each : reduction === "sum" ? each.sum() : each.sum().div(total);
+        const slope = grad(expected.mul(outer.double()).sum(), [exact])[0]!;
+        const at = `${classes} classes, [${N}, ${H}, ${W}], ${reduction}`, scale = reduction === "sum" ? N * H * W : 1;
+        for (const seen of [x, x.channelsLast(), x.permute([3, 1, 0, 2]).contiguous().permute([2, 1, 3, 0])]) {
+          const [value, gradient] = run(seen, "float32");
+          assert(distance(value, expected) < 1e-5 * scale, `${at}: ${distance(value, expected)}`);
+          assert(distance(gradient, slope) < 2e-5, `gradient of ${at}: ${distance(gradient, slope)}`);
+          setThreads(1);
+          const [one, other] = run(seen, "float32");
+          setThreads(threads);
+          assertEquals([distance(one, value), distance(other, gradient)], [0, 0], at);
+        }
+        const [value, gradient] = run(x, "float64");
+        assert(distance(value, expected) < 1e-12 * scale && distance(gradient, slope) < 1e-12, `${at} in float64`);
+      }
+    }
+  }
+});
+
 test("crossEntropy() names the first label that is outside, on any number of threads", () => {
   const x = zeros([50000, 4]), labels = randint(0, 4, [50000]);
   labels.narrow(0, 31000, 1).fill_(4);
