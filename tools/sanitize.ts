@@ -55,6 +55,8 @@ const tests = [
   "convolution_winograd",
   "indexing",
   "interpolate",
+  "loss",
+  "math",
   "matmul",
   "memory_order",
   "normalization",
