@@ -281,7 +281,21 @@ export {
   type Reducing,
   smoothL1Loss,
 } from "./ops/mod.ts";
-export { addmm, type AddProductOptions, baddbmm, bilinear, bmm, dot, einsum, linear, matmul, mm, mv, outer } from "./ops/mod.ts";
+export {
+  type ActivationOptions,
+  addmm,
+  type AddProductOptions,
+  baddbmm,
+  bilinear,
+  bmm,
+  dot,
+  einsum,
+  linear,
+  matmul,
+  mm,
+  mv,
+  outer,
+} from "./ops/mod.ts";
 export {
   argsort,
   bincount,

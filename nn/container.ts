@@ -4,8 +4,10 @@
  * @module
  */
 import type { Tensor } from "../tensor/tensor.ts";
-import { ReLU } from "./activation.ts";
+import { LeakyReLU, ReLU } from "./activation.ts";
 import { BatchNorm } from "./batch_norm.ts";
+import { Convolution } from "./convolution.ts";
+import { Linear } from "./linear.ts";
 import { type Layer, Module } from "./module.ts";
 import { Parameter } from "./parameter.ts";
 import { isTransient, markTransientTree } from "./transient.ts";
@@ -23,8 +25,8 @@ function checkModule(value: unknown, op: string, what: string): asserts value is
 /**
  * Modules one after the other: the output of each is the input of the next.
  *
- * Results between two of dinograd's own layers are let go as soon as the next layer has them, and a batch normalisation and the `ReLU` behind it
- * run as one pass, unless one of the two has hooks.
+ * Results between two of dinograd's own layers are let go as soon as the next layer has them. A batch normalisation and the `ReLU` behind it run as one
+ * pass, and so do `Linear` or a convolution and the `ReLU` or `LeakyReLU` behind it, unless one of the two has hooks.
  *
  * @example
  * ```ts
@@ -86,11 +88,8 @@ export class Sequential extends Module {
     let current = x, producer: Layer | null = null;
     for (let i = 0; i < layers.length; i++) {
       const layer = layers[i];
-      let next: Tensor;
-      if (fuses(layer, layers[i + 1])) {
-        next = layer.fused(current, { activation: "relu" });
-        i++;
-      } else next = layer.call(current);
+      const both = together(current, layer, layers[i + 1]), next = both ?? layer.call(current);
+      if (both !== null) i++;
       // The graph and views hold the memory that they need; only the handle ends here.
       if (next !== current && current !== x && producer !== null && isTransient(producer) && isTransient(layer)) current.dispose();
       current = next;
@@ -100,10 +99,18 @@ export class Sequential extends Module {
   }
 }
 
-/** True for a batch normalisation and the ReLU that follows it, if nobody looks in between. */
-function fuses(layer: Layer, next: Layer | undefined): layer is BatchNorm {
-  if (!(layer instanceof BatchNorm) || next === undefined || layer.hasHooks || next.hasHooks) return false;
-  return next.constructor === ReLU && layer.forward === BatchNorm.prototype.forward;
+/** Both layers in one pass, if nobody looks in between; `null` if they are no such pair. */
+function together(x: Tensor, layer: Layer, next: Layer | undefined): Tensor | null {
+  if (next === undefined || layer.hasHooks || next.hasHooks || Object.hasOwn(next, "forward")) return null;
+  if (layer instanceof BatchNorm) {
+    return next.constructor === ReLU && layer.forward === BatchNorm.prototype.forward ? layer.fused(x, { activation: "relu" }) : null;
+  }
+  if (!(layer instanceof Linear || layer instanceof Convolution)) return null;
+  if (next.constructor === ReLU) return layer.fused(x, { activation: "relu" });
+  if (next.constructor === LeakyReLU) {
+    return layer.fused(x, { activation: "leakyRelu", negativeSlope: (next as LeakyReLU).negativeSlope });
+  }
+  return null;
 }
 
 markTransientTree(Sequential);

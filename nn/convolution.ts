@@ -8,7 +8,7 @@ import { numelOf, textOf } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { markTransient } from "./transient.ts";
 import { calculateFan, kaimingUniform_, uniform_ } from "./init.ts";
-import { checkSize, Module } from "./module.ts";
+import { checkSize, type Layer, Module } from "./module.ts";
 import { Parameter, type Placement } from "./parameter.ts";
 
 /** One size for all axes, or one per axis. */
@@ -124,6 +124,16 @@ export abstract class Convolution extends Module {
     const bound = 1 / Math.sqrt(calculateFan(this.weight).fanIn);
     if (this.bias !== null) uniform_(this.bias, -bound, bound);
   }
+  /**
+   * The layer, then the activation in the memory of its result, as one step of the graph. Used inside `Sequential` by itself; with hooks on this layer, or a
+   * subclass's own `forward`, the steps are done one after the other.
+   */
+  fused(x: Tensor, options: ops.ActivationOptions): Tensor {
+    if (!this.hasHooks && own.has(this.forward)) return this.run(x, options);
+    return ops.activate((this as Layer).call(x), options);
+  }
+  /** The convolution of the input, then the activation. */
+  protected abstract run(x: Tensor, options?: ops.ActivationOptions): Tensor;
   /** The settings, those of their default left out. */
   override extraRepr(): string {
     const { inChannels, outChannels, kernelSize, stride, padding, dilation, groups } = this;
@@ -137,13 +147,8 @@ export abstract class Convolution extends Module {
   }
 }
 
-/** One of the convolution functions. */
-export type ConvFunction = (
-  x: Tensor,
-  weight: Tensor,
-  bias: Tensor | null,
-  options: Pick<ConvOptions, "stride" | "padding" | "dilation" | "groups">,
-) => Tensor;
+/** The convolution functions by number of axes. */
+const convolutions = [ops.conv1d, ops.conv2d, ops.conv3d], transposed = [ops.convTranspose1d, ops.convTranspose2d, ops.convTranspose3d];
 
 /** A convolution with zeros around the input, or with the input extended first. */
 export abstract class PaddedConvolution extends Convolution {
@@ -160,11 +165,11 @@ export abstract class PaddedConvolution extends Convolution {
       );
     }
   }
-  /** Runs the convolution. */
-  protected run(x: Tensor, conv: ConvFunction): Tensor {
-    const { stride, dilation, groups, padding } = this;
+  /** The convolution of the input, then the activation. */
+  protected override run(x: Tensor, options?: ops.ActivationOptions): Tensor {
+    const { stride, dilation, groups, padding } = this, conv = convolutions[this.kernelSize.length - 1];
     if (this.paddingMode === "zeros" || padding === "valid") {
-      return conv(x, this.weight, this.bias, { stride, padding, dilation, groups });
+      return conv(x, this.weight, this.bias, { stride, padding, dilation, groups, ...options });
     }
     // Pairs from the last axis to the first, as `pad` takes them.
     const sides: number[] = [];
@@ -175,7 +180,7 @@ export abstract class PaddedConvolution extends Convolution {
       } else sides.push(padding[axis], padding[axis]);
     }
     using extended = ops.pad(x, sides, { mode: this.paddingMode as Exclude<PaddingMode, "zeros"> });
-    return conv(extended, this.weight, this.bias, { stride, padding: 0, dilation, groups });
+    return conv(extended, this.weight, this.bias, { stride, padding: 0, dilation, groups, ...options });
   }
   /** The settings, those of their default left out. */
   override extraRepr(): string {
@@ -213,7 +218,7 @@ export class Conv1d extends PaddedConvolution {
   }
   /** The convolution of the input. */
   override forward(x: Tensor): Tensor {
-    return this.run(x, ops.conv1d);
+    return this.run(x);
   }
 }
 
@@ -247,7 +252,7 @@ export class Conv2d extends PaddedConvolution {
   }
   /** The convolution of the input. */
   override forward(x: Tensor): Tensor {
-    return this.run(x, ops.conv2d);
+    return this.run(x);
   }
 }
 
@@ -281,7 +286,7 @@ export class Conv3d extends PaddedConvolution {
   }
   /** The convolution of the input. */
   override forward(x: Tensor): Tensor {
-    return this.run(x, ops.conv3d);
+    return this.run(x);
   }
 }
 
@@ -323,10 +328,11 @@ export abstract class TransposedConvolution extends Convolution {
       return size - least;
     });
   }
-  /** Settings of the function. */
-  protected settings(x: Tensor, outputSize: readonly number[] | undefined): Omit<ConvTransposeOptions, "bias" | keyof Placement> {
-    const { stride, padding, dilation, groups } = this;
-    return { stride, padding: padding as readonly number[], dilation, groups, outputPadding: this.outputPaddingFor(x, outputSize) };
+  /** The transposed convolution of the input, then the activation. */
+  protected override run(x: Tensor, options?: ops.ActivationOptions, outputSize?: readonly number[]): Tensor {
+    const { stride, dilation, groups } = this, padding = this.padding as readonly number[];
+    const settings = { stride, padding, dilation, groups, outputPadding: this.outputPaddingFor(x, outputSize), ...options };
+    return transposed[this.kernelSize.length - 1](x, this.weight, this.bias, settings);
   }
   /** The settings, those of their default left out. */
   override extraRepr(): string {
@@ -368,7 +374,7 @@ export class ConvTranspose1d extends TransposedConvolution {
    * @param outputSize Sizes wanted of the output, instead of `outputPadding`.
    */
   override forward(x: Tensor, outputSize?: readonly number[]): Tensor {
-    return ops.convTranspose1d(x, this.weight, this.bias, this.settings(x, outputSize));
+    return this.run(x, undefined, outputSize);
   }
 }
 
@@ -406,7 +412,7 @@ export class ConvTranspose2d extends TransposedConvolution {
    * @param outputSize Sizes wanted of the output, instead of `outputPadding`.
    */
   override forward(x: Tensor, outputSize?: readonly number[]): Tensor {
-    return ops.convTranspose2d(x, this.weight, this.bias, this.settings(x, outputSize));
+    return this.run(x, undefined, outputSize);
   }
 }
 
@@ -444,8 +450,11 @@ export class ConvTranspose3d extends TransposedConvolution {
    * @param outputSize Sizes wanted of the output, instead of `outputPadding`.
    */
   override forward(x: Tensor, outputSize?: readonly number[]): Tensor {
-    return ops.convTranspose3d(x, this.weight, this.bias, this.settings(x, outputSize));
+    return this.run(x, undefined, outputSize);
   }
 }
 
-markTransient(Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d);
+const layers = [Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d];
+/** What their own `forward` does, `run` does. */
+const own = new Set<Convolution["forward"]>(layers.map((layer) => layer.prototype.forward));
+markTransient(...layers);

@@ -63,6 +63,14 @@ export class Linear extends Module {
   override forward(x: Tensor): Tensor {
     return ops.linear(x, this.weight, this.bias);
   }
+  /**
+   * The layer, then the activation in the memory of its result, as one step of the graph. Used inside `Sequential` by itself; with hooks on this layer, or a
+   * subclass's own `forward`, the steps are done one after the other.
+   */
+  fused(x: Tensor, options: ops.ActivationOptions): Tensor {
+    if (!this.hasHooks && this.forward === Linear.prototype.forward) return ops.linear(x, this.weight, this.bias, options);
+    return ops.activate((this as Linear).call(x), options);
+  }
   /** The settings. */
   override extraRepr(): string {
     return `inFeatures=${this.inFeatures}, outFeatures=${this.outFeatures}, bias=${this.bias !== null}`;

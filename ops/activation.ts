@@ -11,7 +11,7 @@ import { ActivationOp } from "../ffi/op_codes.ts";
 import { context } from "../tensor/context.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { rdiv, rsub, where } from "./binary.ts";
-import { checkFloat, checkTensor, emptyLike, native } from "./native.ts";
+import { checkFloat, checkTensor, emptyLike, native, reusable } from "./native.ts";
 import { erf, exp, neg } from "./unary.ts";
 
 type Name = keyof typeof ActivationOp;
@@ -27,8 +27,8 @@ function activation(name: string, op: Name, x: Tensor, slope: (x: Tensor) => Ten
   checkFloat(x, name);
   return record(name, [x], activationKernel(x, op, a, b), [x], (grad, [input]) => {
     if (context().grad) return [grad.mul(slope(input))];
-    const dx = emptyLike(input);
-    native(x.device, (lib, f) => lib.dg_activation_backward(f.pointer, f.put(dx), f.put(grad), f.put(input), ActivationOp[op], a, b));
+    const dx = reusable(grad, input) ? grad : emptyLike(input);
+    native(input.device, (lib, f) => lib.dg_activation_backward(f.pointer, f.put(dx), f.put(grad), f.put(input), ActivationOp[op], a, b));
     return [dx];
   });
 }

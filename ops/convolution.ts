@@ -12,12 +12,16 @@ import { context } from "../tensor/context.ts";
 import { channelsLastStrides, contiguousStrides, isDense, type Shape, textOf } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { channelsLast } from "./copy.ts";
+import { type ActivationOptions, type Finish, finish, finished, finishOf, gradientBefore, inPlace } from "./fused_activation.ts";
 import { checkFloat, checkTensor, emptyTensor, native } from "./native.ts";
 import { sum } from "./reduction.ts";
 import { squeeze, unsqueeze } from "./view.ts";
 
-/** Settings of {@linkcode conv1d}, {@linkcode conv2d} and {@linkcode conv3d}: a number for all spatial axes or one for each. */
-export interface ConvOptions {
+/**
+ * Settings of {@linkcode conv1d}, {@linkcode conv2d} and {@linkcode conv3d}: a number for all spatial axes or one for each. An activation is applied in
+ * the memory of the result, which backward then needs: as with any tensor that is kept, changing it in place makes backward throw.
+ */
+export interface ConvOptions extends ActivationOptions {
   /** Step between output positions. Default 1. */
   stride?: number | Shape;
   /** Zeros around the input; `"valid"` for none, `"same"` for an output of the input's size (stride 1 only). Default 0. */
@@ -28,8 +32,8 @@ export interface ConvOptions {
   groups?: number;
 }
 
-/** Settings of {@linkcode convTranspose1d}, {@linkcode convTranspose2d} and {@linkcode convTranspose3d}. */
-export interface ConvTransposeOptions {
+/** Settings of {@linkcode convTranspose1d}, {@linkcode convTranspose2d} and {@linkcode convTranspose3d}; an activation as in {@linkcode ConvOptions}. */
+export interface ConvTransposeOptions extends ActivationOptions {
   /** Step between input positions in the output. Default 1. */
   stride?: number | Shape;
   /** What is cut from each border of the output. Default 0. */
@@ -85,12 +89,22 @@ function inOrder<T>(x: Tensor, slices: boolean, body: (x: Tensor) => T): T {
   return result;
 }
 
-function convForward(op: string, x: Tensor, w: Tensor, bias: Tensor | null, shape: Shape, p: Parameters): Tensor {
+function convForward(
+  op: string,
+  x: Tensor,
+  w: Tensor,
+  bias: Tensor | null,
+  shape: Shape,
+  p: Parameters,
+  activation: Finish | null,
+): Tensor {
   const y = emptyTensor(shape, x.dtype, x.device, channelsLastStrides(shape));
   return inOrder(x, true, (x) => {
     native(x.device, (lib, f) => lib.dg_conv_forward(f.pointer, f.put(y), f.put(x), f.put(w), f.put(bias), ...p));
-    return record(op, [x, w, bias], y, [x, w], (grad, [x, w], needs) => {
-      const dx = needs[0] ? convInput(op, grad, w, null, x.shape, p) : null;
+    if (activation !== null) finish(y, activation);
+    return record(op, [x, w, bias], y, activation === null ? [x, w] : [x, w, y], (given, [x, w, y], needs) => {
+      const grad = activation === null ? given : gradientBefore(given, y, activation);
+      const dx = needs[0] ? convInput(op, grad, w, null, x.shape, p, null) : null;
       if (!needs[1] && !needs[2]) return [dx, null, null];
       if (!needs[1] || context().grad) {
         return [dx, needs[1] ? convWeight(op, grad, x, w, p, false)[0] : null, needs[2] ? channelSums(grad) : null];
@@ -101,15 +115,19 @@ function convForward(op: string, x: Tensor, w: Tensor, bias: Tensor | null, shap
 }
 
 /** Gradient of the input, `shape`, or the transposed convolution of `dy`. */
-function convInput(op: string, dy: Tensor, w: Tensor, bias: Tensor | null, shape: Shape, p: Parameters): Tensor {
+function convInput(op: string, dy: Tensor, w: Tensor, bias: Tensor | null, shape: Shape, p: Parameters, activation: Finish | null): Tensor {
   const dx = emptyTensor(shape, dy.dtype, dy.device, channelsLastStrides(shape));
   return inOrder(dy, false, (dy) => {
     native(dy.device, (lib, f) => lib.dg_conv_backward_input(f.pointer, f.put(dx), f.put(dy), f.put(w), f.put(bias), ...p));
-    return record(op, [dy, w, bias], dx, [dy, w], (grad, [dy, w], needs) => [
-      needs[0] ? convForward(op, grad, w, null, dy.shape, p) : null,
-      needs[1] ? convWeight(op, dy, grad, w, p, false)[0] : null,
-      needs[2] ? channelSums(grad) : null,
-    ]);
+    if (activation !== null) finish(dx, activation);
+    return record(op, [dy, w, bias], dx, activation === null ? [dy, w] : [dy, w, dx], (given, [dy, w, y], needs) => {
+      const grad = activation === null ? given : gradientBefore(given, y, activation);
+      return [
+        needs[0] ? convForward(op, grad, w, null, dy.shape, p, null) : null,
+        needs[1] ? convWeight(op, dy, grad, w, p, false)[0] : null,
+        needs[2] ? channelSums(grad) : null,
+      ];
+    });
   });
 }
 
@@ -122,8 +140,8 @@ function convWeight(op: string, dy: Tensor, x: Tensor, w: Tensor, p: Parameters,
     inOrder(x, true, (x) => {
       native(x.device, (lib, f) => lib.dg_conv_backward_weight(f.pointer, f.put(dw), f.put(db), f.put(dy), f.put(x), ...p));
       recordMany(op, [dy, x], [dw], [dy, x], ([grad], [dy, x], needs) => [
-        needs[0] ? convForward(op, x, grad!, null, dy.shape, p) : null,
-        needs[1] ? convInput(op, dy, grad!, null, x.shape, p) : null,
+        needs[0] ? convForward(op, x, grad!, null, dy.shape, p, null) : null,
+        needs[1] ? convInput(op, dy, grad!, null, x.shape, p, null) : null,
       ]);
     }));
   return [dw, db];
@@ -173,7 +191,10 @@ function batched(x: Tensor, axes: number, body: (x: Tensor) => Tensor): Tensor {
 }
 
 function convolve(op: string, axes: number, x: Tensor, w: Tensor, b: Tensor | null | undefined, options?: ConvOptions): Tensor {
-  const bias = b ?? null, groups = options?.groups ?? 1;
+  const bias = b ?? null, groups = options?.groups ?? 1, activation = finishOf(op, options);
+  if (activation !== null && !inPlace(activation)) {
+    return finished(convolve(op, axes, x, w, b, { ...options, activation: null }), activation);
+  }
   checkOperands(op, axes, x, w, bias, groups, false);
   const stride = perAxis(options?.stride, 1, 1, axes, op, "stride"), dilation = perAxis(options?.dilation, 1, 1, axes, op, "dilation");
   const kernel = w.shape.slice(2), input = x.shape.slice(-axes), reach = kernel.map((k, i) => dilation[i] * (k - 1) + 1);
@@ -198,7 +219,7 @@ function convolve(op: string, axes: number, x: Tensor, w: Tensor, b: Tensor | nu
     }
   }
   const parameters = pack(stride, padding, dilation, groups);
-  return batched(x, axes, (x) => convForward(op, x, w, bias, [x.shape[0], w.shape[0], ...output], parameters));
+  return batched(x, axes, (x) => convForward(op, x, w, bias, [x.shape[0], w.shape[0], ...output], parameters, activation));
 }
 
 function convolveTransposed(
@@ -209,7 +230,10 @@ function convolveTransposed(
   b: Tensor | null | undefined,
   options?: ConvTransposeOptions,
 ): Tensor {
-  const bias = b ?? null, groups = options?.groups ?? 1;
+  const bias = b ?? null, groups = options?.groups ?? 1, activation = finishOf(op, options);
+  if (activation !== null && !inPlace(activation)) {
+    return finished(convolveTransposed(op, axes, x, w, b, { ...options, activation: null }), activation);
+  }
   checkOperands(op, axes, x, w, bias, groups, true);
   const stride = perAxis(options?.stride, 1, 1, axes, op, "stride"), dilation = perAxis(options?.dilation, 1, 1, axes, op, "dilation");
   const padding = perAxis(options?.padding, 0, 0, axes, op, "padding"), kernel = w.shape.slice(2);
@@ -228,7 +252,7 @@ function convolveTransposed(
     );
   }
   const parameters = pack(stride, padding, dilation, groups);
-  return batched(x, axes, (x) => convInput(op, x, w, bias, [x.shape[0], w.shape[1] * groups, ...output], parameters));
+  return batched(x, axes, (x) => convInput(op, x, w, bias, [x.shape[0], w.shape[1] * groups, ...output], parameters, activation));
 }
 
 /**

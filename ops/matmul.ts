@@ -12,7 +12,9 @@ import type { Operand } from "../ffi/frame.ts";
 import { broadcastShapes, numelOf, sameShape, type Shape, textOf } from "../tensor/shape.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { add, mul } from "./binary.ts";
-import { checkTensor, emptyTensor, native, spread } from "./native.ts";
+import { type ActivationOptions, type Finish, finish, finished, finishOf, gradientBefore, inPlace } from "./fused_activation.ts";
+import { checkFloat, checkTensor, emptyTensor, native, spread } from "./native.ts";
+import { sum } from "./reduction.ts";
 import { expand, reshape } from "./view.ts";
 
 /** The header of `x` with its last two axes exchanged. */
@@ -29,10 +31,17 @@ function flipped(x: Tensor): Operand {
 }
 
 /**
- * `op(a) @ op(b) + bias` for two matrices or two batches of them, where `op` transposes if its flag is set. Sizes and dtypes are checked by
- * the caller. The derivatives are products of the same kind.
+ * `op(a) @ op(b) + bias` for two matrices or two batches of them, where `op` transposes if its flag is set, and an activation of that in place.
+ * Sizes and dtypes are checked by the caller. The derivatives are products of the same kind.
  */
-function product(a: Tensor, b: Tensor, flipA: boolean, flipB: boolean, bias: Tensor | null = null): Tensor {
+function product(
+  a: Tensor,
+  b: Tensor,
+  flipA: boolean,
+  flipB: boolean,
+  bias: Tensor | null = null,
+  activation: Finish | null = null,
+): Tensor {
   const rank = a.rank, m = a.shape[flipA ? rank - 1 : rank - 2], n = b.shape[flipB ? rank - 2 : rank - 1];
   const shape = rank === 2 ? [m, n] : [a.shape[0], m, n];
   const out = emptyTensor(shape, a.dtype, a.device);
@@ -47,14 +56,18 @@ function product(a: Tensor, b: Tensor, flipA: boolean, flipB: boolean, bias: Ten
         f.put(bias === null ? null : spread(bias, shape)),
       ),
   );
+  if (activation !== null) finish(out, activation);
+  // A bias of one number per column gets their sums, without the reshaping that the engine would do.
+  const columns = bias !== null && rank === 2 && bias.rank === 1 && bias.shape[0] === n;
   // Each operand is held only if the other one wants a gradient.
-  const saved = b.requiresGrad ? a.requiresGrad ? [a, b] : [a] : a.requiresGrad ? [b] : [];
-  return record("matmul", bias === null ? [a, b] : [a, b, bias], out, saved, (grad, held, needs) => {
-    const p = held[0], q = held[held.length - 1];
+  const saved = b.requiresGrad ? a.requiresGrad ? [a, b] : [a] : a.requiresGrad ? [b] : [], factors = saved.length;
+  if (activation !== null) saved.push(out);
+  return record("matmul", bias === null ? [a, b] : [a, b, bias], out, saved, (given, held, needs) => {
+    const p = held[0], q = held[factors - 1], grad = activation === null ? given : gradientBefore(given, held[factors], activation);
     return [
       !needs[0] ? null : flipA ? product(q, grad, flipB, true) : product(grad, q, false, !flipB),
       !needs[1] ? null : flipB ? product(grad, p, true, flipA) : product(p, grad, !flipA, false),
-      grad,
+      !needs[2] ? null : columns ? sum(grad, 0) : grad,
     ];
   });
 }
@@ -210,15 +223,20 @@ export function outer(a: Tensor, b: Tensor): Tensor {
 /**
  * Affine map of the last axis.
  *
- * `y = x @ weight^T + bias`
+ * `y = x @ weight^T + bias`, then the activation where one is given.
  *
  * @param x Shape `[..., in]`, floating-point or integer.
  * @param weight Shape `[out, in]`, or `[in]` for one output without an axis; the dtype of `x`.
  * @param bias Shape `[out]` (or none of its axes for a weight `[in]`). Default: none.
+ * @param options.activation `"relu"`, `"leakyRelu"` or none (default), in the memory of the product. Backward then needs the result: as with any
+ * tensor that is kept, changing it in place makes backward throw.
+ * @param options.negativeSlope Slope of `"leakyRelu"` below 0. Default `0.01`.
  * @returns Shape `[..., out]`.
  * @throws {ShapeError} If sizes do not fit.
+ * @throws {DTypeError} If dtypes differ, or an activation is given and they are not floating-point.
  *
- * Derivative: `dx = dy @ weight`, `dweight = dy^T @ x`, `dbias` the sum of `dy` over all but the last axis.
+ * Derivative: `dx = dy @ weight`, `dweight = dy^T @ x`, `dbias` the sum of `dy` over all but the last axis. That of relu at 0 is 0, that of leakyRelu
+ * its slope.
  *
  * @example
  * ```ts
@@ -228,7 +246,9 @@ export function outer(a: Tensor, b: Tensor): Tensor {
  * assertEquals(y.tolist(), [[3, -2, 3]]);
  * ```
  */
-export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
+export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null, options?: ActivationOptions): Tensor {
+  const activation = finishOf("linear", options);
+  if (activation !== null && !inPlace(activation)) return finished(linear(x, weight, bias), activation);
   checkOperands(x, weight, "linear");
   if (x.rank === 0 || weight.rank === 0 || weight.rank > 2 || x.shape[x.rank - 1] !== weight.shape[weight.rank - 1]) {
     throw new ShapeError(`linear: the last axis of ${textOf(x.shape)} must be that of the weight [out, in], got ${textOf(weight.shape)}`);
@@ -239,10 +259,11 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
     if (bias.dtype !== x.dtype) throw new DTypeError(`linear: the bias must be ${x.dtype} as the input, got ${bias.dtype}`);
     if (!sameShape(bias.shape, out)) throw new ShapeError(`linear: the bias must be ${textOf(out)}, got ${textOf(bias.shape)}`);
   }
-  if (x.rank === 2 && weight.rank === 2) return product(x, weight, false, true, bias);
+  if (activation !== null) checkFloat(x, "linear");
+  if (x.rank === 2 && weight.rank === 2) return product(x, weight, false, true, bias, activation);
   const flat = shaped(x, [numelOf(x.shape.slice(0, -1)), x.shape[x.rank - 1]]);
   const matrix = shaped(weight, [numelOf(out), weight.shape[weight.rank - 1]]);
-  const rows = product(flat, matrix, false, true, bias);
+  const rows = product(flat, matrix, false, true, bias, activation);
   const y = shaped(rows, [...x.shape.slice(0, -1), ...out]);
   release(rows, y);
   release(flat, x);

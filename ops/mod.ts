@@ -26,6 +26,7 @@ export * from "./indexing.ts";
 export * from "./inplace.ts";
 export * from "./loss.ts";
 export * from "./matmul.ts";
+export { activate, type ActivationOptions } from "./fused_activation.ts";
 export * from "./interpolate.ts";
 export * from "./normalization.ts";
 export * from "./pooling.ts";

@@ -23,6 +23,15 @@ export function emptyLike(x: Tensor, dtype: DType = x.dtype): Tensor {
   return emptyTensor(x.shape, dtype, x.device, x.isDense ? x.strides : contiguousStrides(x.shape));
 }
 
+/** Whether a derivative rule may write a result like `like` over the gradient that it was given: only the engine sees it, and it lies alike. */
+export function reusable(grad: Tensor, like: Tensor): boolean {
+  if (grad.storage.references !== 1 || grad.storage.lent !== null || grad.dtype !== like.dtype || !grad.isDense) return false;
+  for (let axis = 0; axis < like.rank; axis++) {
+    if (grad.strides[axis] !== like.strides[axis] && like.shape[axis] !== 1) return false;
+  }
+  return sameShape(grad.shape, like.shape);
+}
+
 /**
  * Makes a native call: `body` gets the library of `device` and the empty frame, writes the headers and returns the status.
  *
