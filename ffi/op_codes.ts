@@ -27,7 +27,7 @@ export const ActivationOp = codes([
 // deno-fmt-ignore
 export const BinaryOp = codes([
   "add", "sub", "mul", "div", "pow", "atan2", "fmod", "remainder", "floor_divide", "maximum", "minimum", "tanh_backward",
-  "bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift",
+  "sigmoid_backward", "bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift",
 ]);
 
 /** Codes of `dg_compare` and `dg_compare_scalar`. */

@@ -3,8 +3,9 @@
  *
  * @module
  */
+import type { ActivationOptions } from "../ops/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { LeakyReLU, ReLU } from "./activation.ts";
+import { LeakyReLU, ReLU, Sigmoid, Tanh } from "./activation.ts";
 import { BatchNorm } from "./batch_norm.ts";
 import { Convolution } from "./convolution.ts";
 import { Linear } from "./linear.ts";
@@ -26,7 +27,7 @@ function checkModule(value: unknown, op: string, what: string): asserts value is
  * Modules one after the other: the output of each is the input of the next.
  *
  * Results between two of dinograd's own layers are let go as soon as the next layer has them. A batch normalisation and the `ReLU` behind it run as one
- * pass, and so do `Linear` or a convolution and the `ReLU` or `LeakyReLU` behind it, unless one of the two has hooks.
+ * pass, and so do `Linear` or a convolution and the `ReLU`, `LeakyReLU`, `Sigmoid` or `Tanh` behind it, unless one of the two has hooks.
  *
  * @example
  * ```ts
@@ -106,12 +107,20 @@ function together(x: Tensor, layer: Layer, next: Layer | undefined): Tensor | nu
     return next.constructor === ReLU && layer.forward === BatchNorm.prototype.forward ? layer.fused(x, { activation: "relu" }) : null;
   }
   if (!(layer instanceof Linear || layer instanceof Convolution)) return null;
-  if (next.constructor === ReLU) return layer.fused(x, { activation: "relu" });
-  if (next.constructor === LeakyReLU) {
-    return layer.fused(x, { activation: "leakyRelu", negativeSlope: (next as LeakyReLU).negativeSlope });
-  }
-  return null;
+  const activation = named.get(next.constructor);
+  if (activation === undefined) return null;
+  return layer.fused(x, next instanceof LeakyReLU ? { activation, negativeSlope: next.negativeSlope } : { activation });
 }
+
+/** Activations that Linear and convolutions apply in place. */
+const named: ReadonlyMap<unknown, ActivationOptions["activation"]> = new Map(
+  [
+    [ReLU, "relu"],
+    [LeakyReLU, "leakyRelu"],
+    [Sigmoid, "sigmoid"],
+    [Tanh, "tanh"],
+  ] as const,
+);
 
 markTransientTree(Sequential);
 

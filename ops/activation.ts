@@ -10,8 +10,8 @@ import { record } from "../autograd/tape.ts";
 import { ActivationOp } from "../ffi/op_codes.ts";
 import { context } from "../tensor/context.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { rdiv, rsub, where } from "./binary.ts";
-import { checkFloat, checkTensor, emptyLike, native, reusable } from "./native.ts";
+import { binaryKernel, rdiv, rsub, where } from "./binary.ts";
+import { checkFloat, checkTensor, emptyLike, native, overGradient } from "./native.ts";
 import { erf, exp, neg } from "./unary.ts";
 
 type Name = keyof typeof ActivationOp;
@@ -27,7 +27,7 @@ function activation(name: string, op: Name, x: Tensor, slope: (x: Tensor) => Ten
   checkFloat(x, name);
   return record(name, [x], activationKernel(x, op, a, b), [x], (grad, [input]) => {
     if (context().grad) return [grad.mul(slope(input))];
-    const dx = reusable(grad, input) ? grad : emptyLike(input);
+    const dx = overGradient(grad, input);
     native(input.device, (lib, f) => lib.dg_activation_backward(f.pointer, f.put(dx), f.put(grad), f.put(input), ActivationOp[op], a, b));
     return [dx];
   });
@@ -105,10 +105,12 @@ export function mish(x: Tensor): Tensor {
 
 /** `1 / (1 + e^-x)`. */
 export function sigmoid(x: Tensor): Tensor {
-  return activation("sigmoid", "sigmoid", x, (v) => {
-    const s = sigmoid(v);
-    return s.mul(rsub(s, 1));
-  });
+  checkTensor(x, "sigmoid", "the input");
+  checkFloat(x, "sigmoid");
+  const y = activationKernel(x, "sigmoid");
+  return record("sigmoid", [x], y, [y], (grad, [y]) => [
+    context().grad ? grad.mul(y.mul(rsub(y, 1))) : binaryKernel(grad, y, "sigmoid_backward", 1, overGradient(grad, y)),
+  ]);
 }
 
 /** `log(sigmoid(x))` without underflow. */

@@ -9,14 +9,15 @@
 import { ActivationOp } from "../ffi/op_codes.ts";
 import { context } from "../tensor/context.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { activationKernel, leakyRelu, relu } from "./activation.ts";
-import { where } from "./binary.ts";
-import { emptyLike, native, reusable } from "./native.ts";
+import { activationKernel, leakyRelu, relu, sigmoid } from "./activation.ts";
+import { binaryKernel, rsub, where } from "./binary.ts";
+import { native, overGradient } from "./native.ts";
+import { tanh, unaryKernel } from "./unary.ts";
 
 /** What is applied to a result. */
 export interface ActivationOptions {
   /** Applied to the result. Default: none. */
-  activation?: "relu" | "leakyRelu" | null;
+  activation?: "relu" | "leakyRelu" | "sigmoid" | "tanh" | null;
   /** Slope of `"leakyRelu"` below 0. Default `0.01`. */
   negativeSlope?: number;
 }
@@ -24,8 +25,8 @@ export interface ActivationOptions {
 /** An activation whose derivative follows from its result. */
 export interface Finish {
   /** Which. */
-  readonly op: "relu" | "leaky_relu";
-  /** Its parameter. */
+  readonly op: "relu" | "leaky_relu" | "sigmoid" | "tanh";
+  /** That of a leaky one below 0. */
   readonly slope: number;
 }
 
@@ -39,7 +40,8 @@ export function finishOf(op: string, options: ActivationOptions | undefined): Fi
   if (activation === null) return null;
   if (activation === "relu") return { op: "relu", slope: 0 };
   if (activation === "leakyRelu") return { op: "leaky_relu", slope: options!.negativeSlope ?? 0.01 };
-  throw new RangeError(`${op}: activation must be "relu", "leakyRelu" or null, got ${JSON.stringify(activation)}`);
+  if (activation === "sigmoid" || activation === "tanh") return { op: activation, slope: 0 };
+  throw new RangeError(`${op}: activation must be "relu", "leakyRelu", "sigmoid", "tanh" or null, got ${JSON.stringify(activation)}`);
 }
 
 /** False where the sign of the result does not tell that of what it was made from. */
@@ -49,7 +51,7 @@ export function inPlace({ slope }: Finish): boolean {
 
 /** The activation as an operation of its own. */
 function separate(x: Tensor, { op, slope }: Finish): Tensor {
-  return op === "relu" ? relu(x) : leakyRelu(x, slope);
+  return op === "leaky_relu" ? leakyRelu(x, slope) : op === "relu" ? relu(x) : op === "tanh" ? tanh(x) : sigmoid(x);
 }
 
 /** The same of a result that nothing else needs. */
@@ -61,13 +63,31 @@ export function finished(x: Tensor, activation: Finish): Tensor {
 
 /** Applies it to a result that nothing else has seen. */
 export function finish(y: Tensor, { op, slope }: Finish): void {
-  activationKernel(y, op, slope, 0, y);
+  if (op === "tanh") unaryKernel(y, op, y);
+  else activationKernel(y, op, slope, 0, y);
 }
 
-/** The gradient before the activation, from the result `y`: `y > 0` exactly where what it was made from is. */
-export function gradientBefore(grad: Tensor, y: Tensor, { op, slope }: Finish): Tensor {
-  if (context().grad) return op === "relu" ? where(y.le(0), 0, grad) : where(y.gt(0), grad, grad.mul(slope));
-  const dz = reusable(grad, y) ? grad : emptyLike(y);
+/** The derivative of operations that can be recorded. */
+function composed(grad: Tensor, y: Tensor, { op, slope }: Finish): Tensor {
+  switch (op) {
+    case "relu":
+      return where(y.le(0), 0, grad);
+    case "leaky_relu":
+      return where(y.gt(0), grad, grad.mul(slope));
+    case "tanh":
+      return grad.mul(rsub(y.mul(y), 1));
+    case "sigmoid":
+      return grad.mul(y.mul(rsub(y, 1)));
+  }
+  op satisfies never;
+}
+
+/** The gradient before the activation, from the result `y`: what a leaky or a plain relu was made from is positive exactly where `y` is. */
+export function gradientBefore(grad: Tensor, y: Tensor, activation: Finish): Tensor {
+  const { op, slope } = activation;
+  if (context().grad) return composed(grad, y, activation);
+  const dz = overGradient(grad, y);
+  if (op === "tanh" || op === "sigmoid") return binaryKernel(grad, y, `${op}_backward`, 1, dz);
   native(y.device, (lib, f) => lib.dg_activation_backward(f.pointer, f.put(dz), f.put(grad), f.put(y), ActivationOp[op], slope, 0));
   return dz;
 }

@@ -228,7 +228,7 @@ export function outer(a: Tensor, b: Tensor): Tensor {
  * @param x Shape `[..., in]`, floating-point or integer.
  * @param weight Shape `[out, in]`, or `[in]` for one output without an axis; the dtype of `x`.
  * @param bias Shape `[out]` (or none of its axes for a weight `[in]`). Default: none.
- * @param options.activation `"relu"`, `"leakyRelu"` or none (default), in the memory of the product. Backward then needs the result: as with any
+ * @param options.activation `"relu"`, `"leakyRelu"`, `"sigmoid"`, `"tanh"` or none (default), in the memory of the product. Backward then needs the result: as with any
  * tensor that is kept, changing it in place makes backward throw.
  * @param options.negativeSlope Slope of `"leakyRelu"` below 0. Default `0.01`.
  * @returns Shape `[..., out]`.

@@ -23,13 +23,12 @@ export function emptyLike(x: Tensor, dtype: DType = x.dtype): Tensor {
   return emptyTensor(x.shape, dtype, x.device, x.isDense ? x.strides : contiguousStrides(x.shape));
 }
 
-/** Whether a derivative rule may write a result like `like` over the gradient that it was given: only the engine sees it, and it lies alike. */
-export function reusable(grad: Tensor, like: Tensor): boolean {
-  if (grad.storage.references !== 1 || grad.storage.lent !== null || grad.dtype !== like.dtype || !grad.isDense) return false;
-  for (let axis = 0; axis < like.rank; axis++) {
-    if (grad.strides[axis] !== like.strides[axis] && like.shape[axis] !== 1) return false;
-  }
-  return sameShape(grad.shape, like.shape);
+/** Where a derivative rule writes a result like `like`: over the gradient that it was given, if only the engine sees that and it lies alike. */
+export function overGradient(grad: Tensor, like: Tensor): Tensor {
+  const { storage } = grad;
+  const free = storage.references === 1 && storage.lent === null && grad.dtype === like.dtype && grad.isDense &&
+    sameShape(grad.shape, like.shape);
+  return free && like.shape.every((size, axis) => size === 1 || grad.strides[axis] === like.strides[axis]) ? grad : emptyLike(like);
 }
 
 /**

@@ -12,7 +12,7 @@ import { add, binaryKernel, mul } from "./binary.ts";
 import { fullLike } from "./creation.ts";
 import { to } from "./copy.ts";
 import { maximumScalar, minimumScalar } from "./binary.ts";
-import { checkDType, checkTensor, emptyLike, native } from "./native.ts";
+import { checkDType, checkTensor, emptyLike, native, overGradient } from "./native.ts";
 
 type Name = keyof typeof UnaryOp;
 
@@ -103,7 +103,7 @@ export const cosh: Unary = floating("cosh", (grad, x) => mul(grad, sinh(x)), "x"
 /** Hyperbolic tangent. */
 export const tanh: Unary = floating(
   "tanh",
-  (grad, _, y) => context().grad ? mul(grad, neg(mul(y, y)).add(1)) : binaryKernel(grad, y, "tanh_backward"),
+  (grad, _, y) => context().grad ? mul(grad, neg(mul(y, y)).add(1)) : binaryKernel(grad, y, "tanh_backward", 1, overGradient(grad, y)),
   "y",
 );
 /** Inverse hyperbolic sine. */

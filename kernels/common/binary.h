@@ -18,7 +18,7 @@ constexpr bool takes_bool(BinaryOp op) {
 // Whether an op works on compute type A at all.
 template <class A>
 constexpr bool takes(BinaryOp op) {
-  return std::is_integral_v<A> ? op != BinaryOp::atan2 && op != BinaryOp::tanh_backward : !bitwise(op);
+  return std::is_integral_v<A> ? op != BinaryOp::atan2 && op != BinaryOp::tanh_backward && op != BinaryOp::sigmoid_backward : !bitwise(op);
 }
 
 // x^n for integers; a negative exponent gives 0 except for bases 1 and -1.
@@ -70,6 +70,7 @@ DG_HD T binary_value(T x, T y) {
     else if constexpr (op == B::pow) return pow_(x, y);
     else if constexpr (op == B::atan2) return std::atan2(x, y);
     else if constexpr (op == B::tanh_backward) return x * (T(1) - y * y);  // x the gradient, y the hyperbolic tangent
+    else if constexpr (op == B::sigmoid_backward) return x * (y * (T(1) - y));  // likewise
     else if constexpr (op == B::fmod) return std::fmod(x, y);
     else if constexpr (op == B::remainder) {
       const T r = std::fmod(x, y);

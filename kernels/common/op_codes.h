@@ -16,8 +16,8 @@ enum class ActivationOp : unsigned {
 };
 
 enum class BinaryOp : unsigned {
-  add, sub, mul, div, pow, atan2, fmod, remainder, floor_divide, maximum, minimum, tanh_backward, bitwise_and, bitwise_or, bitwise_xor,
-  left_shift, right_shift,
+  add, sub, mul, div, pow, atan2, fmod, remainder, floor_divide, maximum, minimum, tanh_backward, sigmoid_backward, bitwise_and,
+  bitwise_or, bitwise_xor, left_shift, right_shift,
   count
 };
 
