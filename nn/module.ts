@@ -110,6 +110,7 @@ export class Module implements Disposable {
 
   /** True when some hook is registered here (not on the modules inside). */
   get hasHooks(): boolean {
+    if (recorder !== null) recorder.once(this, guardModule); // who asks may run the layer without call()
     return this.#preHooks.size > 0 || this.#hooks.size > 0 || this.#backwardHooks.size > 0;
   }
   /** Adds a hook that runs before `forward` and may change its inputs. */

@@ -292,3 +292,29 @@ test("compile() replays activations in place as they run by themselves", () => {
   one.dispose();
   other.dispose();
 });
+
+test("compile() notices changes of layers that run together", () => {
+  const model = new nn.Sequential(new nn.Linear(8, 4), new nn.LeakyReLU(0.1), new nn.BatchNorm1d(4), new nn.ReLU()).eval().to(
+    device,
+  ) as nn.Sequential;
+  const [x] = batch(1), seen: unknown[] = [];
+  using_(compile((x: Tensor) => noGrad(() => model.call(x))), (fn) => {
+    const expect = (recordings: number) => {
+      assertEquals(bits(fn(x)), bits(noGrad(() => model.call(x))));
+      assertEquals(fn.recordings, recordings);
+    };
+    expect(1);
+    expect(1);
+    (model.at(1) as unknown as { negativeSlope: number }).negativeSlope = 0.5;
+    expect(2);
+    const first = model.at(0) as nn.Linear;
+    first.bias!.dispose();
+    first.bias = null;
+    expect(3);
+    model.at(3).registerForwardHook(() => void seen.push(1));
+    fn(x);
+    assertEquals(seen.length, 1);
+    assert(fn.reason!.includes("ReLU has hooks"));
+  });
+  model.dispose();
+});
