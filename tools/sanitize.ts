@@ -53,6 +53,7 @@ const tests = [
   "convolution_grouped",
   "convolution_product",
   "convolution_winograd",
+  "fused_activation",
   "indexing",
   "interpolate",
   "loss",
