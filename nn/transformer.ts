@@ -128,7 +128,7 @@ export class TransformerEncoderLayer extends Module {
     return this.dropout1.call(this.selfAttn.call(x, x, x, { attnMask, keyPaddingMask, isCausal, needWeights: false }).output);
   }
   #feed(x: Tensor): Tensor {
-    const hidden = this.#activation(this.linear1.call(x));
+    const hidden = this.#activation === ops.relu ? this.linear1.fused(x, { activation: "relu" }) : this.#activation(this.linear1.call(x));
     return this.dropout2.call(this.linear2.call(this.dropout.call(hidden)));
   }
   /** Attends and feeds forward. @throws {ShapeError} If sizes do not fit. */
