@@ -9,6 +9,7 @@ namespace {
 using namespace winograd;
 
 constexpr int64_t kBlock = L * P;  // a vector of channels times a panel of filters
+constexpr int64_t kRun = 128;      // tiles that are summed in a row: roundings grow with it, and runs are added up
 
 // A dy A^T of one tile into panels: Z[point][panel][tile][P], here at one tile; panels are `chunk` apart.
 template <int KY, int KX>
@@ -124,8 +125,12 @@ struct Gradient {
   }
   void product(const Transforms& t, int64_t point, int64_t chunk, int64_t panel, int64_t count, float* u, bool first) const {
     static const float zeros[P] = {};
-    tile_rows<float, true>(L, g.out.channels - panel * P, t.v + point * t.v_plane + chunk * t.room * L, L,
-                           t.z + point * t.z_plane + panel * t.room * P, count, u, P, first ? zeros : u, first ? 0 : P);
+    const float *const v = t.v + point * t.v_plane + chunk * t.room * L, *const z = t.z + point * t.z_plane + panel * t.room * P;
+    for (int64_t start = 0; start < count; start += kRun) {
+      const bool begins = first && start == 0;
+      tile_rows<float, true>(L, g.out.channels - panel * P, v + start * L, L, z + start * P, std::min(kRun, count - start), u, P, begins ? zeros : u,
+                             begins ? 0 : P);
+    }
   }
   // The chunks that have a point.
   Range chunks_at(int64_t point) const {
