@@ -86,10 +86,11 @@ struct Count {
   __device__ void finish(Part part, int64_t at) const { store(at, zeros ? part == 0 : part); }
 };
 
-// Mean and squared deviations of the elements so far (Welford, Chan); their plain sum gives the mean where an element is infinite.
+// Mean and squared deviations of the elements so far (Welford, Chan), the mean as a distance from the first of them, which keeps digits that a mean far
+// from 0 has no room for; their plain sum gives the mean where an element is infinite.
 template <class A>
 struct Moments {
-  A count, mean, deviations, sum;
+  A count, first, mean, deviations, sum;
 };
 
 template <class T>
@@ -100,19 +101,21 @@ struct Variance {
   bool with_mean, root;
   A count, divisor;
 
-  __device__ Part start() const { return {A(0), A(0), A(0), A(0)}; }
+  __device__ Part start() const { return {A(0), A(0), A(0), A(0), A(0)}; }
   __device__ void add(Part& p, T element, int64_t) const {
-    const A x = A(element), d = x - p.mean;
+    const A x = A(element);
+    if (p.count == A(0)) p.first = x;
+    const A off = x - p.first, d = off - p.mean;
     p.count += A(1);
     p.mean += d / p.count;
-    p.deviations += d * (x - p.mean);
+    p.deviations += d * (off - p.mean);
     p.sum += x;
   }
   __device__ Part join(const Part& a, const Part& b) const {
     if (b.count == A(0)) return a;
     if (a.count == A(0)) return b;
-    const A n = a.count + b.count, d = b.mean - a.mean, fraction = b.count / n;
-    return {n, a.mean + d * fraction, a.deviations + b.deviations + d * d * a.count * fraction, a.sum + b.sum};
+    const A n = a.count + b.count, d = (b.first - a.first) + (b.mean - a.mean), fraction = b.count / n;
+    return {n, a.first, a.mean + d * fraction, a.deviations + b.deviations + d * d * a.count * fraction, a.sum + b.sum};
   }
   __device__ void finish(const Part& p, int64_t at) const {
     const A value = p.deviations / divisor;
