@@ -181,10 +181,12 @@ const COLLECTION_FLOOR = 32 * 2 ** 20;
  * A `DataLoader` does this by itself between batches when {@linkcode pressed} says so.
  */
 export async function collect(): Promise<void> {
+  const turn = () => new Promise<void>((done) => setTimeout(done, 0));
   collector = collector === undefined ? await findCollector() : collector;
+  await turn(); // frames of the caller's may still point at what it is done with
   leaveNursery();
   collector?.();
-  await new Promise<void>((done) => setTimeout(done, 0)); // finalisers run as tasks of their own
+  await turn(); // finalisers run as tasks of their own
   bytesAfterCollection = liveBytes;
 }
 
