@@ -66,7 +66,7 @@ bool copy_interleaved(const Loop<2>& loop, T* out, const T* x) {
   const int few_axis = apart_in_x ? last : last - 1, other = 2 * last - 1 - few_axis;
   const auto &dense = loop.strides[apart_in_x ? 0 : 1], &spread = loop.strides[apart_in_x ? 1 : 0];
   const int64_t few = loop.sizes[few_axis], count = loop.sizes[other], apart = spread[few_axis];
-  if (few > 4 || count < 16 || dense[few_axis] != 1 || dense[other] != few || spread[other] != 1) return false;
+  if (few < 2 || few > 4 || count < 16 || dense[few_axis] != 1 || dense[other] != few || spread[other] != 1) return false;
   const auto run = apart_in_x ? (few == 2 ? interleave<T, 2> : few == 3 ? interleave<T, 3> : interleave<T, 4>)
                               : (few == 2 ? separate<T, 2> : few == 3 ? separate<T, 3> : separate<T, 4>);
   constexpr int64_t piece = 4096;

@@ -244,18 +244,18 @@ template <class Op, class A>
 template <class Op, class A, int N>
 void reduce_strip(A* acc, const A* x, const int64_t* offsets, int64_t rows, const A* means) {
   using Vector = typename Block<Op, A>::Vector;
-  const auto at = [](const A* p, int i) { return reinterpret_cast<const Vector*>(p)[i]; };
+  using Vectors = const Vector*;  // no function returns one: without registers of that width the ABI would be another
   Vector total[N], mean[N];
 #pragma GCC unroll 8
   for (int i = 0; i < N; i++) {
-    mean[i] = means ? at(means, i) : Vector{};
-    total[i] = at(x + offsets[0], i);
+    mean[i] = means ? Vectors(means)[i] : Vector{};
+    total[i] = Vectors(x + offsets[0])[i];
     Op::element(total[i], mean[i]);
   }
   for (int64_t r = 1; r < rows; r++) {
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
-      Vector v = at(x + offsets[r], i);
+      Vector v = Vectors(x + offsets[r])[i];
       Op::element(v, mean[i]);
       Op::combine(total[i], v);
     }
