@@ -24,6 +24,9 @@ inline std::string& last_error() {
 // The device of the tensors that the current call has named so far, -1 at first: they must all be on one.
 inline thread_local int call_device = -1;
 
+// How many threads the running call shares its work among, 0 before it asked: another thread may change the number meanwhile, and work space is for so many.
+inline thread_local int call_threads = 0;
+
 // What the caller calls the running call, if dg_name_call() said so: for errors that come out after it.
 inline std::string& call_name() {
   static thread_local std::string text;
@@ -47,10 +50,10 @@ inline int64_t whole(double value, const char* op, const char* what) {
   return int64_t(value);
 }
 
-// Runs `body`, which must not let an exception leave an OpenMP region, and reports how it ended.
+// Runs `body`, which must not let an exception leave shared work, and reports how it ended.
 template <class Body>
 int32_t guard(Body&& body) noexcept {
-  call_device = -1;
+  call_device = -1, call_threads = 0;
   struct Named {
     ~Named() { call_name().clear(); }
   } named;

@@ -149,7 +149,7 @@ class Forward {
     const int64_t tasks = a_.items * pieces_;
     const Scratch scratch(bytes_ * std::min<int64_t>(thread_count(), tasks));
     parallel_for(tasks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; task++) one(task / pieces_, task % pieces_, scratch.as<char>() + omp_get_thread_num() * bytes_);
+      for (int64_t task = begin; task < end; task++) one(task / pieces_, task % pieces_, scratch.as<char>() + thread_number() * bytes_);
     });
   }
 
@@ -262,7 +262,7 @@ class Backward {
       const Scratch scratch(bytes_ * std::min<int64_t>(thread_count(), tasks));
       parallel_for(tasks, 1, [&](int64_t begin, int64_t end) {
         for (int64_t task = begin; task < end; task++)
-          one(task / pieces_, task % pieces_, apart ? parts.as<C>() : nullptr, scratch.as<char>() + omp_get_thread_num() * bytes_);
+          one(task / pieces_, task % pieces_, apart ? parts.as<C>() : nullptr, scratch.as<char>() + thread_number() * bytes_);
       });
     }
     if (!apart) return;

@@ -95,7 +95,7 @@ template <class T> void pack_panel(T* b, const T* from, int64_t stride, int64_t 
 template <class T> class PerThread {
  public:
   explicit PerThread(int64_t elements) : elements_(round_up(elements, 64)), memory_(scratch_bytes<T>({elements_, thread_count()})) {}
-  T* mine() const { return memory_.template as<T>() + elements_ * (thread_count() > 1 ? omp_get_thread_num() : 0); }
+  T* mine() const { return memory_.template as<T>() + elements_ * thread_number(); }
 
  private:
   int64_t elements_;

@@ -3,6 +3,7 @@
 
 #include <chrono>
 
+#include <omp.h>
 #include <sys/sysinfo.h>
 
 #include "parallel.h"

@@ -53,7 +53,7 @@ class Product {
     if (apart) {
       const int64_t grain = std::max<int64_t>(1, int64_t(kWorthAThread / 4 / std::max(work, 1.0)));
       parallel_for(batch, grain, [&](int64_t begin, int64_t end) {
-        char* own = space.as<char>() + omp_get_thread_num() * stride;
+        char* own = space.as<char>() + thread_number() * stride;
         for (int64_t s = begin; s < end; s++) one(s, own + a_bytes_, own, 0);
       });
     } else {
@@ -114,7 +114,7 @@ class Product {
     const int64_t groups = ceil_div(strips, group);
     const int64_t grain = std::max<int64_t>(1, int64_t(kWorthAThread / 2 / (strip_work * double(group))));
     parallel_for(panels_ * groups, grain, [&](int64_t begin, int64_t end) {
-      C* const space = reinterpret_cast<C*>(a_space + (a_stride ? omp_get_thread_num() * a_stride : 0));
+      C* const space = reinterpret_cast<C*>(a_space + (a_stride ? thread_number() * a_stride : 0));
       const C* a = nullptr;
       int64_t lda = 0;
       for (int64_t task = begin; task < end; task++) {

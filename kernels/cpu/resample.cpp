@@ -2,8 +2,6 @@
 // longer than what the output reads of it, the taps are taken one by one instead.
 #include "resample.h"
 
-#include <omp.h>
-
 #include "allocator.h"
 #include "parallel.h"
 
@@ -79,7 +77,7 @@ void weighted(const Tensor& ty, const Tensor& tx, const Taps (&taps)[3]) {
         });
       return;
     }
-    C* const line = scratch.as<C>() + length * omp_get_thread_num();
+    C* const line = scratch.as<C>() + length * thread_number();
     std::fill(line, line + length, C(0));
     each_row([&](const T* row, C f) {
       if (adjacent) {

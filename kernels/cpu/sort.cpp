@@ -1,7 +1,5 @@
 // Sorting along one axis: stable, NaN after every number. Elements become unsigned keys whose order is theirs; short rows are sorted by
 // comparison, long ones digit by digit (least significant first).
-#include <atomic>
-
 #include "../common/sort.h"
 #include "reduction.h"
 
@@ -59,13 +57,11 @@ template <class A, class F>
 void each_row(const Reader<A>& x, const Rows& rows, bool descending, F&& f) {
   using Key = KeyOf<A>;
   const int64_t grain = std::max<int64_t>(1, 4096 / std::max<int64_t>(rows.count, 1));
-  const int64_t chunks = (rows.kept.numel + grain - 1) / grain, workers = std::min<int64_t>(thread_count(), chunks);
+  const int64_t workers = std::min<int64_t>(thread_count(), (rows.kept.numel + grain - 1) / grain);
   const int64_t bytes = rows.count * int64_t(sizeof(Entry<Key>) * 2 + sizeof(A));
   const Scratch scratch(std::max<int64_t>(workers, 1) * bytes);
-  std::atomic<int> next{0};
-  // A worker takes work space with its first chunk; which one does not matter to the result.
-  auto work = [&](int64_t begin, int64_t end, char* space) {
-    Entry<Key>* const entries = reinterpret_cast<Entry<Key>*>(space);
+  parallel_for(rows.kept.numel, grain, [&](int64_t begin, int64_t end) {
+    Entry<Key>* const entries = reinterpret_cast<Entry<Key>*>(scratch.as<char>() + thread_number() * bytes);
     A* const elements = reinterpret_cast<A*>(entries + 2 * rows.count);
     int64_t row = begin;
     rows.kept.rows(begin, end, [&](const int64_t* offset, int64_t n) {
@@ -81,14 +77,7 @@ void each_row(const Reader<A>& x, const Rows& rows, bool descending, F&& f) {
         f(entries, entries + rows.count, p, po);
       }
     });
-  };
-  if (workers <= 1) return work(0, rows.kept.numel, scratch.as<char>());
-#pragma omp parallel num_threads(int(workers))
-  {
-    char* const space = scratch.as<char>() + int64_t(next++) * bytes;
-#pragma omp for schedule(dynamic)
-    for (int64_t c = 0; c < chunks; c++) work(c * grain, std::min(rows.kept.numel, (c + 1) * grain), space);
-  }
+  });
 }
 
 // Writes the elements and positions of the first entries.

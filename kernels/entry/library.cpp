@@ -25,4 +25,7 @@ int32_t dg_set_threads(int32_t count) {
   return dg::guard([&] { dg::set_thread_count(count); });
 }
 
-int32_t dg_get_threads(void) { return dg::thread_count(); }
+int32_t dg_get_threads(void) {
+  dg::call_threads = 0;
+  return dg::thread_count();
+}
