@@ -781,6 +781,61 @@ export const symbols = {
     ],
     result: "i32",
   },
+  dg_conv_norm: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // w
+      "u32", // bias
+      "u32", // mean
+      "u32", // var
+      "u32", // weight
+      "u32", // shift
+      "u32", // residual
+      "f64", // eps
+      "u32", // relu
+      "u32", // stride0
+      "u32", // stride1
+      "u32", // stride2
+      "u32", // padding0
+      "u32", // padding1
+      "u32", // padding2
+      "u32", // dilation0
+      "u32", // dilation1
+      "u32", // dilation2
+      "u32", // groups
+    ],
+    result: "i32",
+  },
+  dg_conv_stats: {
+    parameters: [
+      "pointer", // t
+      "u32", // y
+      "u32", // x
+      "u32", // w
+      "u32", // bias
+      "u32", // mean
+      "u32", // var
+      "u32", // invstd
+      "u32", // running_mean
+      "u32", // running_var
+      "u32", // batches
+      "f64", // momentum
+      "f64", // eps
+      "u32", // stride0
+      "u32", // stride1
+      "u32", // stride2
+      "u32", // padding0
+      "u32", // padding1
+      "u32", // padding2
+      "u32", // dilation0
+      "u32", // dilation1
+      "u32", // dilation2
+      "u32", // groups
+    ],
+    result: "i32",
+  },
   dg_conv_backward_input: {
     parameters: [
       "pointer", // t

@@ -216,6 +216,17 @@ DG_EXPORT int32_t dg_matmul(const dg_tensor* t, uint32_t out, uint32_t a, uint32
 DG_EXPORT int32_t dg_conv_forward(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t w, uint32_t bias,
                                    uint32_t stride0, uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1,
                                    uint32_t padding2, uint32_t dilation0, uint32_t dilation1, uint32_t dilation2, uint32_t groups);
+/* y normalised by running statistics, as dg_batch_norm_apply does it with a variance: all but y, x, w, mean and var may be DG_NONE; y and residual
+   are both channels-last or both contiguous */
+DG_EXPORT int32_t dg_conv_norm(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t w, uint32_t bias, uint32_t mean, uint32_t var, uint32_t weight,
+                               uint32_t shift, uint32_t residual, double eps, uint32_t relu, uint32_t stride0, uint32_t stride1, uint32_t stride2,
+                               uint32_t padding0, uint32_t padding1, uint32_t padding2, uint32_t dilation0, uint32_t dilation1, uint32_t dilation2,
+                               uint32_t groups);
+/* y and, of it, what dg_batch_norm_stats makes */
+DG_EXPORT int32_t dg_conv_stats(const dg_tensor* t, uint32_t y, uint32_t x, uint32_t w, uint32_t bias, uint32_t mean, uint32_t var, uint32_t invstd,
+                                uint32_t running_mean, uint32_t running_var, uint32_t batches, double momentum, double eps, uint32_t stride0,
+                                uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1, uint32_t padding2, uint32_t dilation0,
+                                uint32_t dilation1, uint32_t dilation2, uint32_t groups);
 DG_EXPORT int32_t dg_conv_backward_input(const dg_tensor* t, uint32_t dx, uint32_t dy, uint32_t w, uint32_t bias,
                                    uint32_t stride0, uint32_t stride1, uint32_t stride2, uint32_t padding0, uint32_t padding1,
                                    uint32_t padding2, uint32_t dilation0, uint32_t dilation1, uint32_t dilation2, uint32_t groups);

@@ -4,13 +4,17 @@
  * @module
  */
 import { noGrad } from "../autograd/functional.ts";
+import { recording } from "../autograd/tape.ts";
 import { ShapeError } from "../ffi/errors.ts";
+import { checkArguments } from "../ops/batch_norm.ts";
+import { convolutionAndNorm, normalisedConvolution } from "../ops/conv_norm.ts";
 import * as ops from "../ops/mod.ts";
 import { textOf } from "../tensor/shape.ts";
-import type { Tensor } from "../tensor/tensor.ts";
-import { markTransient } from "./transient.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import { letGo, markTransient } from "./transient.ts";
+import { PaddedConvolution } from "./convolution.ts";
 import { ones_, zeros_ } from "./init.ts";
-import { checkSize, Module } from "./module.ts";
+import { checkSize, type Layer, Module } from "./module.ts";
 import { Parameter, type Placement } from "./parameter.ts";
 
 /** Settings of a batch or instance normalisation layer. */
@@ -136,22 +140,49 @@ export abstract class BatchNorm extends ChannelNorm {
     const sum = residual === null ? y : y.add(residual);
     return activation === "relu" ? sum.relu() : sum;
   }
+  /**
+   * `layer` and this one, then `+ residual` and the activation. A convolution makes the statistics of the batch while it has its results at hand. In evaluation
+   * mode, where nothing is to be recorded, it normalises them as it writes them: there is no pass over them and no memory for what lies between. Used
+   * inside `Sequential` and the models by itself; with hooks on one of the two, or a subclass's own ways, the steps are done one after the other.
+   *
+   * @param layer Whose result is normalised.
+   * @param x Its input.
+   */
+  after(layer: Layer, x: Tensor, options: FusedOptions = {}): Tensor {
+    const y = this.#within(layer, x, options);
+    if (y !== null) return y;
+    const inner = layer.call(x), outer = this.fused(inner, options);
+    letGo(inner, layer, this);
+    return outer;
+  }
+  /** Both in one step, or `null`. */
+  #within(layer: Layer, x: Tensor, options: FusedOptions): Tensor | null {
+    if (this.hasHooks || this.forward !== BatchNorm.prototype.forward || this.normalise !== BatchNorm.prototype.normalise) return null;
+    if (!(layer instanceof PaddedConvolution) || !(x instanceof Tensor)) return null;
+    const { weight, bias } = layer,
+      checks = (y: Tensor) => checkArguments("batchNorm", y, this.runningMean, this.runningVar, this.#arguments(y, options));
+    if (!this.training && this.runningMean !== null) {
+      if (recording(x, weight, bias, this.weight, this.bias, options.residual ?? null)) return null;
+      return layer.plainly(x, (x, settings) => normalisedConvolution(x, weight, bias, settings, checks));
+    }
+    const both = layer.plainly(x, (x, settings) => x.numel() > 0 ? convolutionAndNorm(x, weight, bias, settings, checks) : null);
+    if (both === null) return null;
+    letGo(both[0], layer, this);
+    return both[1];
+  }
   #run(x: Tensor, fused?: FusedOptions): Tensor {
+    return this.normalise(x, this.runningMean, this.runningVar, this.#arguments(x, fused));
+  }
+  /** Checks the input, counts the batch and says what `ops.batchNorm` is given. */
+  #arguments(x: Tensor, fused?: FusedOptions): ops.BatchNormOptions {
     this.checkShape(x);
-    const { training, runningMean, runningVar, weight, bias, eps } = this;
+    const { training, runningMean, weight, bias, eps } = this;
     this.checkBatch(x); // before the batch is counted: a refused batch leaves no trace
     // A share that depends on the number of batches is computed from it; else the kernel of the statistics counts on its way.
     const count = training ? this.numBatchesTracked : null;
     const momentum = this.momentum ?? (count === null ? 0 : 1 / noGrad(() => count.add_(1)).item());
-    return this.normalise(x, runningMean, runningVar, {
-      weight,
-      bias,
-      training: training || runningMean === null,
-      momentum,
-      eps,
-      numBatchesTracked: this.momentum === null ? null : count,
-      ...fused,
-    });
+    const numBatchesTracked = this.momentum === null ? null : count;
+    return { weight, bias, training: training || runningMean === null, momentum, eps, numBatchesTracked, ...fused };
   }
 }
 

@@ -7,7 +7,7 @@ import type { ActivationOptions } from "../ops/mod.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { LeakyReLU, ReLU, Sigmoid, Tanh } from "./activation.ts";
 import { BatchNorm } from "./batch_norm.ts";
-import { Convolution } from "./convolution.ts";
+import { Convolution, PaddedConvolution } from "./convolution.ts";
 import { Linear } from "./linear.ts";
 import { type Layer, Module } from "./module.ts";
 import { Parameter } from "./parameter.ts";
@@ -27,7 +27,8 @@ function checkModule(value: unknown, op: string, what: string): asserts value is
  * Modules one after the other: the output of each is the input of the next.
  *
  * Results between two of dinograd's own layers are let go as soon as the next layer has them. A batch normalisation and the `ReLU` behind it run as one
- * pass, and so do `Linear` or a convolution and the `ReLU`, `LeakyReLU`, `Sigmoid` or `Tanh` behind it, unless one of the two has hooks.
+ * pass, and so do `Linear` or a convolution and the `ReLU`, `LeakyReLU`, `Sigmoid` or `Tanh` behind it, unless one of the two has hooks. In evaluation mode,
+ * where nothing is to be recorded, a convolution and the batch normalisation behind it are one as well, with the `ReLU` that may follow.
  *
  * @example
  * ```ts
@@ -89,8 +90,8 @@ export class Sequential extends Module {
     let current = x, producer: Layer | null = null;
     for (let i = 0; i < layers.length; i++) {
       const layer = layers[i];
-      const both = together(current, layer, layers[i + 1]), next = both ?? layer.call(current);
-      if (both !== null) i++;
+      const [next, count] = together(current, layers, i) ?? [layer.call(current), 1];
+      i += count - 1;
       // The graph and views hold the memory that they need; only the handle ends here.
       if (next !== current && current !== x && producer !== null && isTransient(producer) && isTransient(layer)) current.dispose();
       current = next;
@@ -100,16 +101,25 @@ export class Sequential extends Module {
   }
 }
 
-/** Both layers in one pass, if nobody looks in between; `null` if they are no such pair. */
-function together(x: Tensor, layer: Layer, next: Layer | undefined): Tensor | null {
+/** The layer at `i` and one or two behind it in one pass, if nobody looks in between: the result and how many; `null` if there are no such layers. */
+function together(x: Tensor, layers: readonly Layer[], i: number): readonly [Tensor, number] | null {
+  const layer = layers[i], next = layers[i + 1];
   if (next === undefined || layer.hasHooks || next.hasHooks || Object.hasOwn(next, "forward")) return null;
-  if (layer instanceof BatchNorm) {
-    return next.constructor === ReLU && layer.forward === BatchNorm.prototype.forward ? layer.fused(x, { activation: "relu" }) : null;
+  if (layer instanceof BatchNorm) return endsInRelu(layer, next) ? [layer.fused(x, { activation: "relu" }), 2] : null;
+  if (next instanceof BatchNorm && layer instanceof PaddedConvolution) {
+    const relu = endsInRelu(next, layers[i + 2]);
+    return [next.after(layer, x, { activation: relu ? "relu" : null }), relu ? 3 : 2];
   }
   if (!(layer instanceof Linear || layer instanceof Convolution)) return null;
   const activation = named.get(next.constructor);
   if (activation === undefined) return null;
-  return layer.fused(x, next instanceof LeakyReLU ? { activation, negativeSlope: next.negativeSlope } : { activation });
+  return [layer.fused(x, next instanceof LeakyReLU ? { activation, negativeSlope: next.negativeSlope } : { activation }), 2];
+}
+
+/** Whether `next` is a plain relu that the normalisation applies. */
+function endsInRelu(norm: BatchNorm, next: Layer | undefined): boolean {
+  if (next === undefined || next.hasHooks || Object.hasOwn(next, "forward")) return false;
+  return next.constructor === ReLU && norm.forward === BatchNorm.prototype.forward;
 }
 
 /** Activations that Linear and convolutions apply in place. */

@@ -5,7 +5,7 @@
  */
 import * as ops from "../ops/mod.ts";
 import { numelOf, textOf } from "../tensor/shape.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { Tensor } from "../tensor/tensor.ts";
 import { markTransient } from "./transient.ts";
 import { calculateFan, kaimingUniform_, uniform_ } from "./init.ts";
 import { checkSize, type Layer, Module } from "./module.ts";
@@ -167,10 +167,21 @@ export abstract class PaddedConvolution extends Convolution {
   }
   /** The convolution of the input, then the activation. */
   protected override run(x: Tensor, options?: ops.ActivationOptions): Tensor {
-    const { stride, dilation, groups, padding } = this, conv = convolutions[this.kernelSize.length - 1];
-    if (this.paddingMode === "zeros" || padding === "valid") {
-      return conv(x, this.weight, this.bias, { stride, padding, dilation, groups, ...options });
-    }
+    const conv = convolutions[this.kernelSize.length - 1];
+    return this.#padded(x, (x, settings) => conv(x, this.weight, this.bias, { ...settings, ...options }));
+  }
+  /**
+   * What `body` makes of the input, extended where zeros will not do, and of the settings of its convolution; `null` where that is not all that the layer
+   * does: with hooks, in a subclass of its own ways, and without a batch axis.
+   */
+  plainly<T>(x: Tensor, body: (x: Tensor, settings: ops.ConvOptions) => T): T | null {
+    if (this.hasHooks || !own.has(this.forward) || this.run !== PaddedConvolution.prototype.run) return null;
+    return x instanceof Tensor && x.rank === this.kernelSize.length + 2 ? this.#padded(x, body) : null;
+  }
+  /** Gives `body` the input, extended where zeros will not do, and the settings of the convolution of it. */
+  #padded<T>(x: Tensor, body: (x: Tensor, settings: ops.ConvOptions) => T): T {
+    const { stride, dilation, groups, padding } = this;
+    if (this.paddingMode === "zeros" || padding === "valid") return body(x, { stride, padding, dilation, groups });
     // Pairs from the last axis to the first, as `pad` takes them.
     const sides: number[] = [];
     for (let axis = this.kernelSize.length - 1; axis >= 0; axis--) {
@@ -180,7 +191,7 @@ export abstract class PaddedConvolution extends Convolution {
       } else sides.push(padding[axis], padding[axis]);
     }
     using extended = ops.pad(x, sides, { mode: this.paddingMode as Exclude<PaddingMode, "zeros"> });
-    return conv(extended, this.weight, this.bias, { stride, padding: 0, dilation, groups, ...options });
+    return body(extended, { stride, padding: 0, dilation, groups });
   }
   /** The settings, those of their default left out. */
   override extraRepr(): string {

@@ -81,33 +81,24 @@ export interface Statistics {
   readonly invstd: Tensor;
 }
 
-function batchStatistics(
-  x: Tensor,
+/** Makes mean, variance and `invstd` of a batch, and updates the running statistics where they are given; all in the statistics' dtype. */
+export type StatisticsKernel = (
+  mean: Tensor,
+  variance: Tensor,
+  invstd: Tensor,
   runningMean: Tensor | null,
   runningVar: Tensor | null,
   batches: Tensor | null,
-  momentum: number,
-  eps: number,
-): Statistics {
-  const channels = x.shape[1], dtype = statisticsDType(x);
+) => void;
+
+/** Statistics of the batch `x`, by which the running ones are updated in training mode. */
+export function batchStatistics(x: Tensor, checked: BatchNormArguments, kernel: StatisticsKernel): Statistics {
+  const channels = x.shape[1], dtype = statisticsDType(x), { training } = checked;
+  const runningMean = training ? checked.means : null, runningVar = training ? checked.variances : null;
+  const batches = training ? checked.batches : null;
   const [mean, variance, invstd] = [0, 1, 2].map(() => emptyTensor([channels], dtype, x.device));
   const means = perChannel(runningMean, dtype), variances = perChannel(runningVar, dtype);
-  native(
-    x.device,
-    (lib, f) =>
-      lib.dg_batch_norm_stats(
-        f.pointer,
-        f.put(mean),
-        f.put(variance),
-        f.put(invstd),
-        f.put(means),
-        f.put(variances),
-        f.put(batches),
-        f.put(x),
-        momentum,
-        eps,
-      ),
-  );
+  kernel(mean, variance, invstd, means, variances, batches);
   variance.dispose();
   if (batches !== null) batches.storage.version++;
   for (const [buffer, updated] of [[runningMean, means], [runningVar, variances]]) {
@@ -119,6 +110,33 @@ function batchStatistics(
     buffer.storage.version++;
   }
   return { mean, invstd };
+}
+
+/** The kernel that reads `x`. */
+function statisticsOf(x: Tensor, momentum: number, eps: number): StatisticsKernel {
+  return (mean, variance, invstd, means, variances, batches) =>
+    native(
+      x.device,
+      (lib, f) =>
+        lib.dg_batch_norm_stats(
+          f.pointer,
+          f.put(mean),
+          f.put(variance),
+          f.put(invstd),
+          f.put(means),
+          f.put(variances),
+          f.put(batches),
+          f.put(x),
+          momentum,
+          eps,
+        ),
+    );
+}
+
+/** Refuses a batch of one value a channel, which has no variance. */
+export function checkCount(x: Tensor): void {
+  if (x.numel() === 0 || x.numel() !== x.shape[1]) return;
+  throw new ShapeError(`batchNorm: expected more than 1 value per channel when training, got input size ${textOf(x.shape)}`);
 }
 
 /**
@@ -161,11 +179,9 @@ function batchStatistics(
  */
 export function batchNorm(x: Tensor, runningMean: Tensor | null, runningVar: Tensor | null, options?: BatchNormOptions): Tensor {
   const checked = checkArguments("batchNorm", x, runningMean, runningVar, options),
-    { means, variances, training, momentum, eps, batches } = checked;
+    { means, training, momentum, eps, batches } = checked;
   const channels = x.shape[1], fromBatch = training || means === null;
-  if (fromBatch && x.numel() > 0 && x.numel() === channels) {
-    throw new ShapeError(`batchNorm: expected more than 1 value per channel when training, got input size ${textOf(x.shape)}`);
-  }
+  if (fromBatch) checkCount(x);
   if (x.numel() === 0) {
     if (training && batches !== null) batches.add_(1);
     return emptyBatch(x, checked.weight, checked.bias, checked.residual);
@@ -178,7 +194,7 @@ export function batchNorm(x: Tensor, runningMean: Tensor | null, runningVar: Ten
       "batchNorm",
       x,
       input,
-      batchStatistics(input, training ? means : null, training ? variances : null, training ? batches : null, momentum, eps),
+      batchStatistics(input, checked, statisticsOf(input, momentum, eps)),
       checked,
       source,
     )

@@ -46,7 +46,14 @@ export interface ConvTransposeOptions extends ActivationOptions {
   groups?: number;
 }
 
-type Parameters = readonly [number, number, number, number, number, number, number, number, number, number];
+/** Strides, paddings and dilations of three axes, and the groups. */
+export type ConvParameters = readonly [number, number, number, number, number, number, number, number, number, number];
+
+/** Fills `y`, channels-last, with the convolution of operands that fit, or with what is made of it. */
+export type ConvKernel = (y: Tensor, x: Tensor, w: Tensor, b: Tensor | null, p: ConvParameters) => void;
+
+const plain: ConvKernel = (y, x, w, b, p) =>
+  native(x.device, (lib, f) => lib.dg_conv_forward(f.pointer, f.put(y), f.put(x), f.put(w), f.put(b), ...p));
 
 function perAxis(value: number | Shape | undefined, fallback: number, least: number, axes: number, op: string, what: string): number[] {
   const list = value === undefined ? [fallback] : typeof value === "number" ? [value] : value;
@@ -62,7 +69,7 @@ function perAxis(value: number | Shape | undefined, fallback: number, least: num
   return all;
 }
 
-function pack(stride: Shape, padding: Shape, dilation: Shape, groups: number): Parameters {
+function pack(stride: Shape, padding: Shape, dilation: Shape, groups: number): ConvParameters {
   const three = (list: Shape, rest: number): [number, number, number] => [list[0], list[1] ?? rest, list[2] ?? rest];
   return [...three(stride, 1), ...three(padding, 0), ...three(dilation, 1), groups];
 }
@@ -95,12 +102,13 @@ function convForward(
   w: Tensor,
   bias: Tensor | null,
   shape: Shape,
-  p: Parameters,
+  p: ConvParameters,
   activation: Finish | null,
+  compute = plain,
 ): Tensor {
   const y = emptyTensor(shape, x.dtype, x.device, channelsLastStrides(shape));
   return inOrder(x, true, (x) => {
-    native(x.device, (lib, f) => lib.dg_conv_forward(f.pointer, f.put(y), f.put(x), f.put(w), f.put(bias), ...p));
+    compute(y, x, w, bias, p);
     if (activation !== null) finish(y, activation);
     return record(op, [x, w, bias], y, activation === null ? [x, w] : [x, w, y], (given, [x, w, y], needs) => {
       const grad = activation === null ? given : gradientBefore(given, y, activation);
@@ -115,7 +123,15 @@ function convForward(
 }
 
 /** Gradient of the input, `shape`, or the transposed convolution of `dy`. */
-function convInput(op: string, dy: Tensor, w: Tensor, bias: Tensor | null, shape: Shape, p: Parameters, activation: Finish | null): Tensor {
+function convInput(
+  op: string,
+  dy: Tensor,
+  w: Tensor,
+  bias: Tensor | null,
+  shape: Shape,
+  p: ConvParameters,
+  activation: Finish | null,
+): Tensor {
   const dx = emptyTensor(shape, dy.dtype, dy.device, channelsLastStrides(shape));
   return inOrder(dy, false, (dy) => {
     native(dy.device, (lib, f) => lib.dg_conv_backward_input(f.pointer, f.put(dx), f.put(dy), f.put(w), f.put(bias), ...p));
@@ -132,7 +148,7 @@ function convInput(op: string, dy: Tensor, w: Tensor, bias: Tensor | null, shape
 }
 
 /** Gradient of a weight, in its memory order, and, if asked for, of the bias (the latter only where backward itself is not recorded). */
-function convWeight(op: string, dy: Tensor, x: Tensor, w: Tensor, p: Parameters, withBias: boolean): [Tensor, Tensor | null] {
+function convWeight(op: string, dy: Tensor, x: Tensor, w: Tensor, p: ConvParameters, withBias: boolean): [Tensor, Tensor | null] {
   const { shape } = w, strides = isDense(shape, w.strides) ? w.strides : contiguousStrides(shape);
   const dw = emptyTensor(shape, x.dtype, x.device, strides);
   const db = withBias ? emptyTensor([shape[0]], x.dtype, x.device) : null;
@@ -190,7 +206,15 @@ function batched(x: Tensor, axes: number, body: (x: Tensor) => Tensor): Tensor {
   return result;
 }
 
-function convolve(op: string, axes: number, x: Tensor, w: Tensor, b: Tensor | null | undefined, options?: ConvOptions): Tensor {
+function convolve(
+  op: string,
+  axes: number,
+  x: Tensor,
+  w: Tensor,
+  b: Tensor | null | undefined,
+  options?: ConvOptions,
+  compute = plain,
+): Tensor {
   const bias = b ?? null, groups = options?.groups ?? 1, activation = finishOf(op, options);
   if (activation !== null && !inPlace(activation)) {
     return finished(convolve(op, axes, x, w, b, { ...options, activation: null }), activation);
@@ -219,7 +243,14 @@ function convolve(op: string, axes: number, x: Tensor, w: Tensor, b: Tensor | nu
     }
   }
   const parameters = pack(stride, padding, dilation, groups);
-  return batched(x, axes, (x) => convForward(op, x, w, bias, [x.shape[0], w.shape[0], ...output], parameters, activation));
+  const shaped = (x: Tensor) => convForward(op, x, w, bias, [x.shape[0], w.shape[0], ...output], parameters, activation, compute);
+  return batched(x, axes, shaped);
+}
+
+/** A convolution by another kernel, of an input with a batch axis, without an activation. */
+export function convolveBy(kernel: ConvKernel, x: Tensor, w: Tensor, b: Tensor | null, options: ConvOptions): Tensor {
+  const axes = x.rank - 2;
+  return convolve(`conv${axes}d`, axes, x, w, b, options, kernel);
 }
 
 function convolveTransposed(

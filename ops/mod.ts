@@ -14,7 +14,16 @@ export { batchNorm, type BatchNormOptions, composedBatchNorm } from "./batch_nor
 export * from "./backends.ts";
 export * from "./bilinear.ts";
 export * from "./binary.ts";
-export * from "./convolution.ts";
+export {
+  conv1d,
+  conv2d,
+  conv3d,
+  type ConvOptions,
+  convTranspose1d,
+  convTranspose2d,
+  convTranspose3d,
+  type ConvTransposeOptions,
+} from "./convolution.ts";
 export * from "./copy.ts";
 export * from "./creation.ts";
 export * from "./cross_entropy.ts";

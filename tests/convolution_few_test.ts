@@ -33,11 +33,11 @@ const shapes: Few[] = [
   { x: [3, 67, 2, 2], w: [45, 67, 1, 1] }, // each position its own pixel, odd sizes
   { x: [2, 150, 5, 5], w: [35, 150, 1, 1], stride: 2 },
   { x: [1, 1100, 2, 3], w: [37, 1100, 1, 1] }, // sums in several pieces
-  { x: [1, 32, 4, 4], w: [32, 32, 3, 3], padding: 1 },
-  { x: [1, 65, 6, 6], w: [50, 65, 3, 3], padding: 1 }, // 36 positions
+  { x: [1, 32, 3, 4], w: [32, 32, 3, 3], padding: 1 }, // 12 positions, which do not fill a tile of Winograd's
+  { x: [1, 65, 5, 5], w: [50, 65, 3, 3], padding: 1 }, // 25 positions in four tiles
   { x: [5, 33, 3, 3], w: [38, 33, 3, 3], padding: 1, stride: 2 },
   { x: [2, 36, 9, 7], w: [41, 36, 3, 3], padding: 2, stride: 3 },
-  { x: [1, 48, 8, 8], w: [39, 48, 3, 3], padding: 1, stride: 2 }, // 16 positions beside Winograd's with a stride
+  { x: [1, 48, 7, 6], w: [39, 48, 3, 3], padding: 1, stride: 2 }, // 12 positions, which do not fill a tile of Winograd's
   { x: [1, 35, 9, 8], w: [34, 35, 3, 3], padding: 2, dilation: 2 }, // 72 positions
   { x: [1, 40, 2, 2], w: [36, 40, 4, 4], padding: 1, stride: 2 }, // one position, a quarter of the taps
   { x: [2, 40, 1, 3], w: [36, 40, 3, 3], padding: 1 }, // middle rows of the kernel alone

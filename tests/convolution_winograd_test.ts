@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { cpu } from "../ffi/device.ts";
 import { check, libraryOf } from "../ffi/library.ts";
-import { backends, scope, type Tensor } from "../mod.ts";
+import { backends, channelsLast, conv2d, getThreads, grad, scope, setThreads, type Tensor } from "../mod.ts";
 import { textOf } from "../tensor/shape.ts";
-import { relativeError, rootMeanSquare, trio } from "./convolution_data.ts";
+import { numbers, relativeError, rootMeanSquare, trio } from "./convolution_data.ts";
 import { device } from "./device.ts";
 
 /** N, C, O, H, W, padding, then stride and kernel. */
@@ -16,7 +16,11 @@ const winogradShapes: [number, number, number, number, number, number | number[]
   [1, 65, 16, 7, 4, 3],
   [1, 16, 31, 13, 12, 1],
   [33, 40, 24, 4, 4, 1],
-  [2, 20, 100, 5, 6, 1], // few tiles, many filters
+  [2, 20, 100, 5, 6, 1], // not many tiles, many filters
+  [1, 40, 50, 4, 4, 1], // one tile, channels in two parts
+  [1, 70, 33, 8, 3, 1], // two tiles
+  [5, 40, 66, 3, 4, 1], // five tiles in groups of two and three
+  [3, 130, 140, 8, 8, 1], // twelve tiles
   [5, 17, 33, 32, 32, 1], // tiles in several slices
   [9, 72, 72, 24, 24, 1], // tiles in several segments
   [2, 512, 64, 8, 8, 1], // long sums: errors grow with their root
@@ -26,6 +30,9 @@ const winogradShapes: [number, number, number, number, number, number | number[]
   [2, 16, 48, 12, 13, 2, 2],
   [1, 20, 140, 11, 12, 3, 2], // few tiles, many filters
   [20, 20, 24, 21, 32, 1, 2], // many tiles
+  [1, 40, 50, 7, 8, 1, 2], // one tile, channels in two parts
+  [2, 70, 33, 14, 7, 1, 2], // four tiles
+  [3, 33, 140, 13, 16, 2, 2], // twelve tiles
   [1, 16, 16, 7, 7, 1, 1, 4],
   [2, 17, 33, 9, 10, 0, 1, 4],
   [1, 33, 140, 12, 8, 2, 1, 4],
@@ -71,17 +78,68 @@ Deno.test("conv2d() by Winograd agrees with float64 and the direct products", ()
   }
 });
 
+Deno.test("conv2d() by Winograd gives the same bits for every number of threads and memory order of weight and picture", () => {
+  const threads = getThreads();
+  try {
+    for (
+      const [N, C, O, H, W, stride = 1] of [[1, 40, 50, 4, 4], [1, 70, 33, 8, 3], [5, 70, 66, 3, 4], [3, 130, 140, 8, 8], [
+        2,
+        20,
+        100,
+        5,
+        6,
+      ], [
+        9,
+        40,
+        24,
+        9,
+        8,
+      ]]
+    ) {
+      scope(() => {
+        const [x, w, b, dy] = [[N, C, H, W], [O, C, 3, 3], [O], [N, O, Math.ceil(H / stride), Math.ceil(W / stride)]].map((shape, i) =>
+          numbers(shape, i + 1, "float32")
+        );
+        const run = (x: Tensor, w: Tensor) => {
+          x = x.detach().requiresGrad_(), w = w.detach().requiresGrad_();
+          const y = conv2d(x, w, b, { padding: 1, stride });
+          return [y.detach(), ...grad([y], [x, w], { gradOutputs: [dy] })].map((v) => v.contiguous().data());
+        };
+        withWinograd(2, () => {
+          setThreads(1);
+          const expected = run(x, w);
+          setThreads(threads);
+          for (
+            const [picture, weight] of [[x, w], [channelsLast(x), channelsLast(w)], [x, w.transpose(0, 1).contiguous().transpose(0, 1)]]
+          ) {
+            assertEquals(run(picture, weight), expected);
+          }
+        });
+      });
+    }
+  } finally {
+    setThreads(threads);
+  }
+});
+
 /** N, C, O, size, kernel, stride; the faster way of y, dx and dw by a factor of 1.3 or more with AVX-512 and AVX2: Winograd or direct, or neither clearly. */
 const clear: [number[], string][] = [
   [[1, 24, 48, 16, 3, 1], "www"],
   [[1, 64, 128, 10, 3, 1], "www"],
   [[32, 32, 32, 6, 3, 1], "www"],
+  [[1, 64, 64, 8, 3, 1], "ww-"],
+  [[1, 256, 256, 4, 3, 1], "ww-"],
+  [[1, 128, 128, 3, 3, 1], "dd-"],
+  [[4, 256, 256, 2, 3, 1], "dd-"],
   [[8, 64, 64, 7, 4, 1], "www"],
   [[1, 16, 64, 56, 4, 1], "www"],
   [[8, 16, 16, 64, 3, 2], "www"],
   [[32, 64, 16, 8, 3, 2], "www"],
   [[8, 64, 64, 14, 4, 2], "www"],
   [[1, 24, 48, 32, 4, 2], "www"],
+  [[1, 64, 128, 16, 3, 2], "w--"],
+  [[3, 256, 256, 8, 3, 2], "w--"],
+  [[1, 128, 128, 6, 3, 2], "d--"],
   [[32, 32, 256, 4, 3, 2], "ddd"],
   [[32, 64, 16, 10, 3, 2], "ddd"],
   [[8, 64, 128, 10, 3, 2], "ddd"],

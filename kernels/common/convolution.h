@@ -2,6 +2,7 @@
 // x[n, c, j * stride - padding + k * dilation] * w[o, c, k].
 // x is [N, C, spatial...], w is [O, C / groups, kernel...], y is [N, O, spatial...]; one to three spatial axes.
 #pragma once
+#include "batch_norm.h"
 #include "tensor.h"
 
 namespace dg {
@@ -71,6 +72,15 @@ void conv_forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Te
 void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, const Tensor& w, const Tensor* bias);
 void conv_backward_weight(const ConvShape& s, const Tensor& dw, const Tensor* db, const Tensor& dy, const Tensor& x);
 
+// The convolution, normalised by running statistics: (x * w + bias - mean) / sqrt(var + eps) * weight + bias of the channel (+ residual) (relu), as
+// batch_norm_apply of its result, whose shape is `n`.
+void conv_norm(const ConvShape& s, const batch_norm::Shape& n, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias,
+               const BatchNormChannels& channels, const BatchNormVariance& variance, const Tensor* residual, bool relu);
+
+// The convolution, and batch_norm_stats of its result, whose shape is `n`.
+void conv_stats(const ConvShape& s, const batch_norm::Shape& n, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias,
+                const Tensor& mean, const Tensor& var, const BatchNormUpdate& update);
+
 // When Winograd products are used, where a library has them (entry/convolution.cpp).
 enum class Winograd : uint32_t { never, where_faster, where_possible };
 Winograd winograd_mode();
@@ -90,8 +100,8 @@ template <class T> struct Weight {
   }
 };
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 }  // namespace conv
 }  // namespace dg

@@ -56,34 +56,6 @@ void block_moments(const Layout& l, const T* x, double* means, C* squares) {
   });
 }
 
-// var = (sum of squares + sum of n_b (mean_b - mean)^2) / n.
-template <class C>
-void merge_moments(const Layout& l, const double* means, const C* squares, C* mean, C* var) {
-  parallel_for(l.channels, 64, [&](int64_t begin, int64_t end) {
-    double total[64], square[64];
-    const int64_t channels = end - begin;
-    const double n = double(l.count());
-    std::fill(total, total + channels, 0.0);
-    for (int64_t b = 0; b < l.blocks; b++) {
-      const double count = double(l.block_count(b));
-      for (int64_t c = 0; c < channels; c++) total[c] += count * means[b * l.channels + begin + c];
-    }
-    for (int64_t c = 0; c < channels; c++) total[c] /= n;
-    std::fill(square, square + channels, 0.0);
-    for (int64_t b = 0; b < l.blocks; b++) {
-      const double count = double(l.block_count(b));
-      for (int64_t c = 0; c < channels; c++) {
-        const double d = means[b * l.channels + begin + c] - total[c];
-        square[c] += double(squares[b * l.channels + begin + c]) + count * d * d;
-      }
-    }
-    for (int64_t c = 0; c < channels; c++) {
-      mean[begin + c] = C(total[c]);
-      var[begin + c] = C(square[c] / n);
-    }
-  });
-}
-
 template <class T, class C, bool relu, bool residual>
 void apply(const Layout& l, T* y, const T* x, const T* r, const C* mean, const C* scale, const C* shift) {
   for_elements(l, [=, &l](int64_t at, int64_t count, int64_t channel) {
@@ -122,7 +94,7 @@ void batch_norm_stats(const Shape& s, const Tensor& mean, const Tensor& var, con
     double* const means = scratch.as<double>();
     C* const squares = reinterpret_cast<C*>(means + partials);
     block_moments<T, C>(l, x.data<T>(), means, squares);
-    merge_moments<C>(l, means, squares, mean.data<C>(), var.data<C>());
+    merge_moments<C>(l.channels, l.blocks, [&](int64_t b) { return l.block_count(b); }, means, squares, mean.data<C>(), var.data<C>());
     const ChannelUpdate<C> next = update.of<C>();
     for (int64_t c = 0; c < l.channels; c++) next(c, mean.data<C>()[c], var.data<C>()[c]);
   });

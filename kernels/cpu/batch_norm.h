@@ -133,6 +133,36 @@ class Columns {
   Scratch memory_;
 };
 
+// Mean and variance of each channel from those of blocks of `count(block)` values: means and sums of squared deviations [block][channel].
+// var = (sum of squares + sum of n_b (mean_b - mean)^2) / n.
+template <class C, class Count>
+void merge_moments(int64_t all, int64_t blocks, Count&& count, const double* means, const C* squares, C* mean, C* var) {
+  double n = 0;
+  for (int64_t b = 0; b < blocks; b++) n += double(count(b));
+  parallel_for(all, 64, [&](int64_t begin, int64_t end) {
+    double total[64], square[64];
+    const int64_t channels = end - begin;
+    std::fill(total, total + channels, 0.0);
+    for (int64_t b = 0; b < blocks; b++) {
+      const double values = double(count(b));
+      for (int64_t c = 0; c < channels; c++) total[c] += values * means[b * all + begin + c];
+    }
+    for (int64_t c = 0; c < channels; c++) total[c] /= n;
+    std::fill(square, square + channels, 0.0);
+    for (int64_t b = 0; b < blocks; b++) {
+      const double values = double(count(b));
+      for (int64_t c = 0; c < channels; c++) {
+        const double d = means[b * all + begin + c] - total[c];
+        square[c] += double(squares[b * all + begin + c]) + values * d * d;
+      }
+    }
+    for (int64_t c = 0; c < channels; c++) {
+      mean[begin + c] = C(total[c]);
+      var[begin + c] = C(square[c] / n);
+    }
+  });
+}
+
 // scale = invstd * weight, in place of weight.
 template <class C, int K>
 void scale_columns(const Columns<C, K>& columns, int weight, int invstd) {

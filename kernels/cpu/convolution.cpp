@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "batch_norm.h"
 #include "elementwise.h"
 
 namespace dg {
@@ -118,7 +119,20 @@ template <class T, class Body> void with_weight(const Tensor& t, Body&& body) {
   body(Weight<const T>(plain<T>(t, nullptr), source.data()));
 }
 
+template <class T> void forward_in(const ConvShape& s, T* y, const T* x, const Tensor& w, const Finish<T>& f) {
+  with_weight<T>(w, [&](const Weight<const T>& weight) {
+    if (depthwise_fits<T>(s)) return depthwise_forward<T>(s, y, x, weight, f);
+    if (grouped_fits(s, false)) return grouped_forward<T>(s, y, x, weight, f);
+    if (few_fits<T>(s, Pass::forward)) return few_forward<T>(s, y, x, weight, f);
+    if constexpr (std::is_same_v<T, float>)
+      if (winograd_chosen(s, Pass::forward)) return winograd_forward(s, y, x, weight, f);
+    if (rows_fits<T>(s)) return rows_forward<T>(s, y, x, weight, f);
+    gemm_forward<T>(s, y, x, weight, f);
+  });
+}
+
 template <class T> void backward_weight_in(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
+  if (depthwise_fits<T>(s)) return depthwise_backward_weight<T>(s, dw, dy, x);
   if (grouped_fits(s, false)) return grouped_backward_weight<T>(s, dw, dy, x);
   if (few_fits<T>(s, Pass::weight)) return few_backward_weight<T>(s, dw, dy, x);
   if constexpr (std::is_same_v<T, float>)
@@ -138,17 +152,67 @@ void conv_forward(const ConvShape& given, const Tensor& y, const Tensor& x, cons
     const Target<T> out(y);
     std::optional<Source<T>> b;
     if (bias) b.emplace(*bias);
-    const T* const bias_data = b ? b->data() : nullptr;
-    with_weight<T>(w, [&](const Weight<const T>& weight) {
-      if (grouped_fits(s, false)) return grouped_forward<T>(s, out.data(), in.data(), weight, bias_data);
-      if (few_fits<T>(s, Pass::forward)) return few_forward<T>(s, out.data(), in.data(), weight, bias_data);
-      if constexpr (std::is_same_v<T, float>)
-        if (winograd_chosen(s, Pass::forward)) return winograd_forward(s, out.data(), in.data(), weight, bias_data);
-      if (rows_fits<T>(s)) return rows_forward<T>(s, out.data(), in.data(), weight, bias_data);
-      gemm_forward<T>(s, out.data(), in.data(), weight, bias_data);
-    });
+    Finish<T> f;
+    if (b) f.bias = b->data();
+    forward_in<T>(s, out.data(), in.data(), w, f);
     out.finish();
   });
+}
+
+void conv_norm(const ConvShape& given, const batch_norm::Shape&, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias,
+               const BatchNormChannels& channels, const BatchNormVariance& variance, const Tensor* residual, bool relu) {
+  dispatch_compute(x.dtype, [&](auto kind) {
+    using T = typename decltype(kind)::type;
+    ConvShape s = given;
+    const Source<T> in(x, &s.pixel);
+    const Target<T> out(y);
+    std::optional<Source<T>> b, r;
+    if (bias) b.emplace(*bias);
+    if (residual) r.emplace(*residual);
+    const int64_t width = s.filters + kPanel<T>;
+    const Scratch memory(scratch_bytes<T>({3, width}));
+    T *const centre = memory.as<T>(), *const scale = centre + width, *const shift = scale + width;
+    std::fill_n(centre, 3 * width, T(0));
+    const T *const mean = channels.mean->data<T>(), *const var = variance.var->data<T>();
+    const T *const weight = data_or_null<T>(channels.weight), *const summand = data_or_null<T>(channels.bias);
+    for (int64_t c = 0; c < s.filters; c++) {
+      centre[c] = -mean[c];
+      scale[c] = inverse_deviation(var[c], variance.eps);
+    }
+    for (int64_t c = 0; b && c < s.filters; c++) centre[c] += b->data()[c];
+    for (int64_t c = 0; weight && c < s.filters; c++) scale[c] *= weight[c];
+    if (summand) std::copy_n(summand, s.filters, shift);
+    Finish<T> f;
+    f.bias = centre, f.scale = scale, f.shift = shift;
+    if (r) f.residual = r->data();
+    f.y = out.data();
+    if (relu) f.least = T(0);
+    forward_in<T>(s, out.data(), in.data(), w, f);
+    out.finish();
+  });
+}
+
+void conv_stats(const ConvShape& given, const batch_norm::Shape& n, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias,
+                const Tensor& mean, const Tensor& var, const BatchNormUpdate& update) {
+  ConvShape s = given;
+  const bool winograd = usable(y, DG_F32) && !grouped_fits(s, false) && !few_fits<float>(s, Pass::forward) && winograd_chosen(s, Pass::forward);
+  const int64_t jobs = winograd ? winograd_moment_jobs(s) : 0;
+  if (jobs == 0) {
+    conv_forward(s, y, x, w, bias);
+    return batch_norm_stats(n, mean, var, y, update);
+  }
+  const Source<float> in(x, &s.pixel);
+  std::optional<Source<float>> b;
+  if (bias) b.emplace(*bias);
+  Finish<float> f;
+  if (b) f.bias = b->data();
+  const Scratch counts(scratch_bytes<int64_t>({jobs})), means(scratch_bytes<double>({jobs, s.filters})), squares(scratch_bytes<float>({jobs, s.filters}));
+  const JobMoments moments{counts.as<int64_t>(), means.as<double>(), squares.as<float>()};
+  winograd_forward(s, y.data<float>(), in.data(), Weight<const float>(w, w.data<float>()), f, &moments);
+  batch_norm::merge_moments<float>(s.filters, jobs, [&](int64_t job) { return moments.counts[job]; }, moments.means, moments.squares,
+                                   mean.data<float>(), var.data<float>());
+  const ChannelUpdate<float> next = update.of<float>();
+  for (int64_t c = 0; c < s.filters; c++) next(c, mean.data<float>()[c], var.data<float>()[c]);
 }
 
 void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, const Tensor& w, const Tensor* bias) {
@@ -161,6 +225,7 @@ void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy,
     if (bias) b.emplace(*bias);
     const T* const bias_data = b ? b->data() : nullptr;
     with_weight<T>(w, [&](const Weight<const T>& weight) {
+      if (depthwise_fits<T>(s)) return depthwise_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
       if (grouped_fits(s, true)) return grouped_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
       if (few_fits<T>(s, Pass::input)) return few_backward_input<T>(s, out.data(), in.data(), weight, bias_data);
       if constexpr (std::is_same_v<T, float>)

@@ -116,25 +116,6 @@ template <class T> class Rows {
   const T* data;
 };
 
-// Loads v once into a register: the compiler would read it from memory in each product.
-template <class V> inline void keep(V& v) {
-#if defined(__x86_64__)
-  asm("" : "+v"(v));
-#else
-  (void)v;
-#endif
-}
-
-// The sums of the lanes of n = L vectors, in their order: halves are interleaved and added log2 L times.
-template <class T> lanes_t<T> lane_sums(lanes_t<T>* v) {
-  constexpr auto lanes = std::make_integer_sequence<int, Lanes<T>::count>{};
-#pragma GCC unroll 4
-  for (int n = Lanes<T>::count / 2; n >= 1; n /= 2)
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++) v[i] = detail::interleave_low(v[i], v[i + n], lanes) + detail::interleave_high(v[i], v[i + n], lanes);
-  return v[0];
-}
-
 // total[R][kFilters] += a[R][length] * w[kFilters][length]^T; of the filters `valid` are there. `next` is needed after this.
 template <class T, int R, int Ahead>
 void dots(const T* a, int64_t lda, const T* w, int64_t ldw, int64_t valid, int64_t length, T* total, const T* next) {
@@ -314,17 +295,25 @@ template <class T> class Filters {
 }  // namespace
 
 // The limits are where the other algorithms overtake: Winograd's at about 40 positions, with a stride at 60 or, where they need more products (3x3), at
-// 80; and products of packed weights later the longer the sums are, for each tile of dot products ends in sums over lanes.
+// 80; where they have few tiles, when these are filled to a half or so; and products of packed weights later the longer the sums are, for each tile of
+// dot products ends in sums over lanes.
+int64_t winograd_overtakes(const ConvShape& s, Pass pass) {
+  const int64_t stride = s.stride[2], usual = stride == 1 ? 40 : s.taps() == 9 ? 81 : 60;
+  if (s.taps() != 9 || pass == Pass::weight || (stride == 2 && pass == Pass::input)) return usual;
+  const int64_t tiles = s.batch * s.input[0] * ceil_div(s.output[1], 4) * ceil_div(s.output[2], 4);
+  return std::min(usual, stride == 1 ? 9 + 9 * tiles / 2 : 6 + 7 * tiles);
+}
+
 template <class T> bool few_fits(const ConvShape& s, Pass pass) {
   constexpr int64_t narrow = 32, most = 256, most_taps = 4096;
   const int64_t positions = s.output_pixels();
   if (s.groups > 1 || s.channels < narrow || s.filters < narrow || positions < 1 || positions > most || s.taps() > most_taps) return false;
   if (pass != Pass::weight && positions * 4 > s.taps() * s.channels) return false;
   if (sizeof(T) > sizeof(float) || !winograd_chosen(s, pass)) return true;
-  return winograd_mode() != Winograd::where_possible && positions <= (s.stride[2] == 1 ? 40 : s.taps() == 9 ? 81 : 60);
+  return winograd_mode() != Winograd::where_possible && positions <= winograd_overtakes(s, pass);
 }
 
-template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
+template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const Finish<T>& f) {
   constexpr auto rows = std::make_integer_sequence<int, kPositions>{};
   static constexpr std::array<std::array<Dots<T>, kPositions>, 5> tile = {dots_of<T, 0>(rows), dots_of<T, 1>(rows), dots_of<T, 2>(rows), {},
                                                                                   dots_of<T, 4>(rows)};
@@ -353,9 +342,20 @@ template <class T> void few_forward(const ConvShape& s, T* y, const T* x, const 
                next + t * ahead * filters.step);
         }
       }
-      for (int64_t r = 0; r < positions; r++)
-        for (int64_t j = 0; j < valid; j++) y[r * s.filters + filter + j] = total[r * kFilters + j] + (bias ? bias[filter + j] : T(0));
+      T bias[kFilters] = {};
+      if (f.bias) std::copy_n(f.bias + filter, valid, bias);
+      T* out = y + filter;
+      for (int64_t r = 0; r < positions; r++, out += s.filters) {
+        T sum[kFilters];  // apart from y, so that it is a vector
+        for (int j = 0; j < kFilters; j++) sum[j] = total[r * kFilters + j] + bias[j];
+        if (valid == kFilters) std::copy_n(sum, kFilters, out);
+        else std::copy_n(sum, valid, out);
+      }
     }
+  });
+  // Not by blocks of filters, whose rows may lie a power of two apart.
+  parallel_for(f.scale ? positions : 0, std::max<int64_t>(1, kGrain / s.filters), [&](int64_t begin, int64_t end) {
+    finish_rows(f, end - begin, s.filters, y + begin * s.filters, s.filters, 0);
   });
 }
 
@@ -433,7 +433,7 @@ template <class T> void few_backward_input(const ConvShape& s, T* dx, const T* d
 
 #define DG_FEW(T)                                                                                                            \
   template bool few_fits<T>(const ConvShape&, Pass);                                                                         \
-  template void few_forward<T>(const ConvShape&, T*, const T*, const Weight<const T>&, const T*);                            \
+  template void few_forward<T>(const ConvShape&, T*, const T*, const Weight<const T>&, const Finish<T>&);                           \
   template void few_backward_input<T>(const ConvShape&, T*, const T*, const Weight<const T>&, const T*);                     \
   template void few_backward_weight<T>(const ConvShape&, const Weight<T>&, const T*, const T*);
 DG_FEW(float)

@@ -23,6 +23,7 @@ template <class T> struct Product {
   int64_t strides[4], columns;  // of y for sample and position
   const T* weight;              // [panel][tap * channels][kPanel], or [column][tap * channels] where columns are few
   const T* bias;                // padded to panels
+  const Finish<T>* finish = nullptr;  // beside the bias, at the first column; y is without gaps then
 
   int64_t depth() const { return int64_t(taps.size()) * channels; }
   bool few() const { return columns <= kFew<T>; }
@@ -145,7 +146,8 @@ template <class T> void multiply(const Product<T>& p) {
   const int64_t blocks = ceil_div(positions, block);
   // Few blocks of rows: split the columns as well.
   const int64_t parts = blocks >= 8 ? 1 : std::min(panels, ceil_div(8, blocks)), part = ceil_div(panels, parts);
-  PerThread<T> rows(block * kDepth), results(in_place ? 0 : block * width);
+  const int64_t row = std::min(kDepth, round_up(depth, 16)) + 16;  // of gathered rows: a power of two apart they would meet in a few sets of the cache
+  PerThread<T> rows(block * row), results(in_place ? 0 : block * width);
   parallel_for(blocks * parts, 1, [&](int64_t begin, int64_t end) {
     T *const a = rows.mine(), *const staged = in_place ? nullptr : results.mine();
     for (int64_t job = begin; job < end; job++) {
@@ -156,7 +158,7 @@ template <class T> void multiply(const Product<T>& p) {
       for (int64_t k0 = 0; k0 < std::max<int64_t>(depth, 1); k0 += kDepth) {
         const int64_t k1 = std::min(depth, k0 + kDepth);
         const T* rows_of_a = a;
-        int64_t lda = kDepth;
+        int64_t lda = row;
         if (no_gather) rows_of_a = p.x + first * p.pixel + k0, lda = p.pixel;
         else if (k1 > k0) gather(p, first, count, k0, k1, a, lda);
         if (p.few()) {
@@ -172,13 +174,14 @@ template <class T> void multiply(const Product<T>& p) {
                 k0 == 0 ? p.bias + panel * P : out, k0 == 0 ? 0 : ldc);
         }
       }
-      if (in_place) continue;
       const int64_t column0 = panel0 * P, columns = std::min(p.columns, panel1 * P) - column0;
-      if (columns <= 0) continue;
+      if (in_place && p.finish) finish_rows(*p.finish, count, columns, c + column0, ldc, column0);
+      if (in_place || columns <= 0) continue;
       if (columns < 16 && uniform) {
         T* out = p.y + first * p.strides[3] + column0;
         for (int64_t r = 0; r < count; r++, out += p.strides[3])
           for (int64_t i = 0; i < columns; i++) out[i] = staged[r * width + column0 + i];
+        if (p.finish) finish_rows(*p.finish, count, columns, out - count * p.strides[3], p.strides[3], column0);
         continue;
       }
       Position q = position_of(p, first);
@@ -209,7 +212,7 @@ template <class F> void each_tap(const ConvShape& s, bool backwards, F&& f) {
 
 }  // namespace
 
-template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
+template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const Finish<T>& f) {
   const int64_t channels = s.group_channels(), filters = s.group_filters();
   Scratch packed(scratch_bytes<T>({round_up(filters, kPanel<T>), s.taps(), channels}));
   std::vector<int64_t> offsets;
@@ -229,9 +232,10 @@ template <class T> void gemm_forward(const ConvShape& s, T* y, const T* x, const
   std::copy_n(s.stride, 3, p.step);
   std::copy_n(s.input, 3, p.limit);
   for (int64_t g = 0; g < s.groups; g++) {
-    const std::vector<T> padded = padded_bias(bias ? bias + g * filters : nullptr, filters);
+    const Finish<T> own = f.from(g * filters);
+    const std::vector<T> padded = padded_bias(own.bias, filters);
     pack(packed.as<T>(), w.data + g * filters * w.filter, offsets, channels, w.channel, filters, w.filter);
-    p.x = x + g * channels, p.y = y + g * filters, p.bias = padded.data();
+    p.x = x + g * channels, p.y = y + g * filters, p.bias = padded.data(), p.finish = f.scale ? &own : nullptr;
     multiply(p);
   }
 }
@@ -351,8 +355,8 @@ template <class T> void gemm_backward_input(const ConvShape& s, T* dx, const T* 
   }
 }
 
-template void gemm_forward<float>(const ConvShape&, float*, const float*, const Weight<const float>&, const float*);
-template void gemm_forward<double>(const ConvShape&, double*, const double*, const Weight<const double>&, const double*);
+template void gemm_forward<float>(const ConvShape&, float*, const float*, const Weight<const float>&, const Finish<float>&);
+template void gemm_forward<double>(const ConvShape&, double*, const double*, const Weight<const double>&, const Finish<double>&);
 template void gemm_backward_input<float>(const ConvShape&, float*, const float*, const Weight<const float>&, const float*);
 template void gemm_backward_input<double>(const ConvShape&, double*, const double*, const Weight<const double>&, const double*);
 

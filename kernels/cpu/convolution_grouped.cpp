@@ -1,6 +1,7 @@
-// Convolution in small groups, depthwise among them: vectors run over the filters of neighbouring groups, y[f] = sum over taps and the channels c of a
-// group of x[group of f][c] * w[tap][c][f]. Rows of x are spread first, so that lane f holds the channel that it needs, with zeros around them; what
-// follows is a product of lanes, and every lane is used. The gradient of the input is the same with source and result exchanged.
+// Convolution in small groups (single channels where they are fewer than a vector, or have several filters each): vectors run over the filters of
+// neighbouring groups, y[f] = sum over taps and the channels c of a group of x[group of f][c] * w[tap][c][f]. Rows of x are spread first, so that lane
+// f holds the channel that it needs, with zeros around them; what follows is a product of lanes, and every lane is used. The gradient of the input is
+// the same with source and result exchanged.
 #include <vector>
 
 #include "convolution.h"
@@ -35,15 +36,6 @@ template <class T> struct Lane {
         width(s.output[2] == 0 ? 1 : backward ? (s.input[2] - 1 + s.padding[2]) / s.stride[2] + left + 1
                        : (s.output[2] - 1) * step + (s.kernel[2] - 1) * s.dilation[2] + 1) {}
 
-  // The source position of a tap at a result position, or -1.
-  int64_t source(int axis, int64_t result, int64_t tap) const {
-    if (!backward) {
-      const int64_t at = result * s.stride[axis] - s.padding[axis] + tap * s.dilation[axis];
-      return at < s.input[axis] ? std::max<int64_t>(at, -1) : -1;
-    }
-    const int64_t reach = result + s.padding[axis] - tap * s.dilation[axis], at = reach / s.stride[axis];
-    return reach >= 0 && at * s.stride[axis] == reach && at < s.output[axis] ? at : -1;
-  }
   // The taps of the kernel's last axis that a phase meets, and where in the spread row they are for its first result.
   struct Tap {
     int64_t tap, offset;
@@ -126,9 +118,9 @@ template <class T> struct Lane {
     }
     // The row that tap (kz, ky) of result row (z, y) reads, for the first block, or null.
     const T* at(int64_t z, int64_t y, int64_t kz, int64_t ky) {
-      const int64_t sz = lane_.source(0, z, kz), sy = lane_.source(1, y, ky);
-      if (sz < 0 || sy < 0) return nullptr;
       const ConvShape& s = lane_.s;
+      const int64_t sz = tap_source(s, lane_.backward, 0, z, kz), sy = tap_source(s, lane_.backward, 1, y, ky);
+      if (sz < 0 || sy < 0) return nullptr;
       const bool consecutive = s.kernel[0] == 1 && s.dilation[1] == 1;
       const int64_t slot = consecutive ? sy % s.kernel[1] : kz * s.kernel[1] + ky, row = sz * lane_.source_size[1] + sy;
       T* const out = memory_ + slot * lane_.row_elements() * lane_.blocks_at_once();
@@ -198,7 +190,7 @@ template <class T> void pack(const Lane<T>& l, T* out, const Weight<const T>& w)
             }
 }
 
-template <class T> void run(const Lane<T>& l, T* y, const T* x, const Weight<const T>& w, const T* bias) {
+template <class T> void run(const Lane<T>& l, T* y, const T* x, const Weight<const T>& w, const Finish<T>& f) {
   constexpr int64_t L = Lane<T>::L;
   const int64_t weights = l.slots * l.s.kernel[2] * l.pixel;
   Scratch packed(scratch_bytes<T>({l.blocks, weights}));
@@ -222,7 +214,7 @@ template <class T> void run(const Lane<T>& l, T* y, const T* x, const Weight<con
           for (int64_t k = 0; k < l.slots; k++) first_rows[size_t(k)] = rows.at(z, at, k / l.s.kernel[1], k % l.s.kernel[1]);
           for (int64_t block = first; block < last; block++) {
             const int64_t count = std::min(L, l.result_channels - block * L);
-            const lanes_t<T> start = bias ? load_some(bias + block * L, count) : lanes_t<T>{};
+            const lanes_t<T> start = f.bias ? load_some(f.bias + block * L, count) : lanes_t<T>{};
             const T* const weight = packed.as<T>() + block * weights;
             for (int64_t k = 0; k < l.slots; k++)
               taps[size_t(k)] = first_rows[size_t(k)] ? first_rows[size_t(k)] + (block - first) * l.row_elements() : nullptr;
@@ -235,6 +227,7 @@ template <class T> void run(const Lane<T>& l, T* y, const T* x, const Weight<con
               for (; i + 2 <= columns; i += 2) results<T, 2>(l, taps.data(), met, weight, start, i, out + phase * stride + i * apart, apart, count);
               for (; i < columns; i++) results<T, 1>(l, taps.data(), met, weight, start, i, out + phase * stride + i * apart, apart, count);
             }
+            if (f.scale) finish_rows(f, across, count, out, stride, block * L);
           }
         }
       }
@@ -268,12 +261,14 @@ bool grouped_fits(const ConvShape& s, bool backward) {
          wide * per <= 65536 && s.output[2] * s.stride[2] <= 8 * wide;
 }
 
-template <class T> void grouped_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
-  run<T>(Lane<T>(s, false), y, x, w, bias);
+template <class T> void grouped_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const Finish<T>& f) {
+  run<T>(Lane<T>(s, false), y, x, w, f);
 }
 
 template <class T> void grouped_backward_input(const ConvShape& s, T* dx, const T* dy, const Weight<const T>& w, const T* bias) {
-  run<T>(Lane<T>(s, true), dx, dy, w, bias);
+  Finish<T> f;
+  f.bias = bias;
+  run<T>(Lane<T>(s, true), dx, dy, w, f);
 }
 
 template <class T> void grouped_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
@@ -344,8 +339,8 @@ template <class T> void grouped_backward_weight(const ConvShape& s, const Weight
   }
 }
 
-template void grouped_forward<float>(const ConvShape&, float*, const float*, const Weight<const float>&, const float*);
-template void grouped_forward<double>(const ConvShape&, double*, const double*, const Weight<const double>&, const double*);
+template void grouped_forward<float>(const ConvShape&, float*, const float*, const Weight<const float>&, const Finish<float>&);
+template void grouped_forward<double>(const ConvShape&, double*, const double*, const Weight<const double>&, const Finish<double>&);
 template void grouped_backward_input<float>(const ConvShape&, float*, const float*, const Weight<const float>&, const float*);
 template void grouped_backward_input<double>(const ConvShape&, double*, const double*, const Weight<const double>&, const double*);
 template void grouped_backward_weight<float>(const ConvShape&, const Weight<float>&, const float*, const float*);

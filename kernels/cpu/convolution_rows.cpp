@@ -103,13 +103,13 @@ template <class T> bool rows_fits(const ConvShape& s) {
          s.stride[2] <= kLongest / (s.output[2] * s.channels) && height_of(s, kRows) <= kHighest;
 }
 
-template <class T> void rows_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const T* bias) {
+template <class T> void rows_forward(const ConvShape& s, T* y, const T* x, const Weight<const T>& w, const Finish<T>& f) {
   constexpr int64_t P = kPanel<T>;
   const int64_t depth = s.taps() * s.channels, panels = ceil_div(s.filters, P), width = width_of(s);
   Scratch packed(scratch_bytes<T>({panels * P, depth + 1}));  // [panel][depth][kPanel] and the bias
   T *const b = packed.as<T>(), *const init = b + panels * P * depth;
   std::fill_n(b, panels * P * (depth + 1), T(0));
-  if (bias) std::copy_n(bias, s.filters, init);
+  if (f.bias) std::copy_n(f.bias, s.filters, init);
   each_row(s, w, [&](int64_t k, int64_t offset) {
     for (int64_t f = 0; f < s.filters; f++) b[(f / P * depth + k) * P + f % P] = w.data[f * w.filter + offset];
   });
@@ -124,9 +124,12 @@ template <class T> void rows_forward(const ConvShape& s, T* y, const T* x, const
       pad_rows(s, rows, x, n, y0, y1);
       for (int64_t panel = 0; panel < panels; panel++) {
         const auto tiles = !whole && panel == panels - 1 ? multiply<T, true> : multiply<T, false>;
-        for (int64_t oy = y0; oy < y1; oy++)
-          tiles(s.output[2], s.filters - panel * P, rows + (oy - y0) * s.stride[1] * width, runs, b + panel * depth * P,
-                y + (n * s.output[1] + oy) * s.output[2] * s.filters + panel * P, s.filters, init + panel * P);
+        for (int64_t oy = y0; oy < y1; oy++) {
+          T* const out = y + (n * s.output[1] + oy) * s.output[2] * s.filters + panel * P;
+          tiles(s.output[2], s.filters - panel * P, rows + (oy - y0) * s.stride[1] * width, runs, b + panel * depth * P, out, s.filters,
+                init + panel * P);
+          if (f.scale) finish_rows(f, s.output[2], std::min(P, s.filters - panel * P), out, s.filters, panel * P);
+        }
       }
     }
   });
@@ -174,8 +177,8 @@ template <class T> void rows_backward_weight(const ConvShape& s, const Weight<T>
 
 template bool rows_fits<float>(const ConvShape&);
 template bool rows_fits<double>(const ConvShape&);
-template void rows_forward<float>(const ConvShape&, float*, const float*, const Weight<const float>&, const float*);
-template void rows_forward<double>(const ConvShape&, double*, const double*, const Weight<const double>&, const double*);
+template void rows_forward<float>(const ConvShape&, float*, const float*, const Weight<const float>&, const Finish<float>&);
+template void rows_forward<double>(const ConvShape&, double*, const double*, const Weight<const double>&, const Finish<double>&);
 template void rows_backward_weight<float>(const ConvShape&, const Weight<float>&, const float*, const float*);
 template void rows_backward_weight<double>(const ConvShape&, const Weight<double>&, const double*, const double*);
 

@@ -12,12 +12,6 @@ namespace {
 
 using namespace winograd;
 
-// The weight of a convolution as the tiles see it: filter and channel strides, and those of the kernel's rows and columns.
-struct Kernel {
-  const float* data;
-  int64_t filter, channel, row, column;
-};
-
 // The taps of a phase for a panel of filters and `count` channels from c on: taps[tap][channel][P], zeros behind the last channel and filter.
 // Memory is read in the order in which it lies.
 void read_weights(const Kernel& w, const Phase& p, int64_t filter, int64_t filters, int64_t c, int64_t count, float (*taps)[L][P]) {
@@ -136,19 +130,71 @@ void transform_sources(const Grid& g, const float* x, int64_t tile, float* v, in
   }
 }
 
-void transform_target(const Grid& g, const Phase& p, float* y, int64_t tile, const float* m, int64_t plane, const float* bias, int64_t c0,
+void transform_target(const Grid& g, const Phase& p, float* y, int64_t tile, const float* m, int64_t plane, const Finish<float>& f, int64_t c0,
                       int64_t c1) {
   const Place at = place_of(g, tile);
   const int64_t y0 = g.out.step * at.y + p.shift_y, x0 = g.out.step * at.x + p.shift_x;
   with_taps(p, [&](auto ky, auto kx) {
-    transform_output<decltype(ky)::value, decltype(kx)::value>(g.out, y + at.image * g.out.image(), y0, x0, m, plane, g.columns, bias + c0, c0, c1);
+    transform_output<decltype(ky)::value, decltype(kx)::value>(g.out, y + at.image * g.out.image(), y0, x0, m, plane, g.columns, f.from(c0), c0, c1);
   });
+}
+
+// The moments of what `count` tiles have written, while it is in the second-level cache: about their mean, as batch_norm_stats takes them of a block.
+// `sums` has room for three rows of filters.
+void tile_moments(const Grid& g, const float* y, int64_t first, int64_t count, float* sums, int64_t width, int64_t& number, double* means,
+                  float* squares) {
+  float *const mean = sums, *const rest = mean + width, *const square = rest + width;
+  const auto pass = [&](auto second) {
+    for (int64_t tile = first; tile < first + count; tile++) {
+      const Place at = place_of(g, tile);
+      const int64_t height = std::min(g.tile, g.out.height - at.y), across = std::min(g.tile, g.out.width - at.x), line = g.out.width * g.out.pixel;
+      const float* const corner = y + at.image * g.out.image() + at.y * line + at.x * g.out.pixel;
+      for (int64_t c = 0; c < g.out.channels; c += L) {
+        const int64_t lanes = std::min(L, g.out.channels - c);
+        V one{}, two{};
+        const V about = load(mean + c);
+        const auto add = [&](V v) {
+          if (second) v -= about, two += v * v;
+          one += v;
+        };
+        const float* p = corner + c;
+        if (lanes == L && height == 4 && across == 4) {
+          for (int i = 0; i < 4; i++, p += line)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) add(load(p + j * g.out.pixel));
+        } else {
+          for (int64_t i = 0; i < height; i++, p += line)
+            for (int64_t j = 0; j < across; j++) add(lanes == L ? load(p + j * g.out.pixel) : load_some(p + j * g.out.pixel, lanes));
+        }
+        if (second) {
+          store(rest + c, load(rest + c) + one);
+          store(square + c, load(square + c) + two);
+        } else {
+          store(mean + c, about + one);
+        }
+      }
+    }
+  };
+  number = 0;
+  for (int64_t tile = first; tile < first + count; tile++) {
+    const Place at = place_of(g, tile);
+    number += std::min(g.tile, g.out.height - at.y) * std::min(g.tile, g.out.width - at.x);
+  }
+  const float n = float(number);
+  std::fill_n(sums, 3 * width, 0.0f);
+  pass(std::false_type{});
+  for (int64_t c = 0; c < g.out.channels; c++) mean[c] /= n;
+  pass(std::true_type{});
+  for (int64_t c = 0; c < g.out.channels; c++) {
+    means[c] = double(mean[c]) + double(rest[c] / n);
+    squares[c] = std::max(0.0f, square[c] - rest[c] * rest[c] / n);
+  }
 }
 
 const float zeros[P] = {};
 
 // Many tiles: all weights are transformed first, then blocks of tiles pass through everything.
-void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, const float* bias) {
+void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, const Finish<float>& f, const JobMoments* moments) {
   const int64_t tiles = g.tiles(), points = g.points(), panels = ceil_div(g.out.channels, P), channels = round_up(g.in.channels, L);
   const int64_t depth = g.source_count * channels, u_plane = g.target_count * panels * depth * P + 2 * P;
   Scratch memory(scratch_bytes<float>({points, u_plane}));
@@ -169,7 +215,7 @@ void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, cons
   });
   const int64_t m_row = panels * P, block = block_of(g);
   const int64_t v_plane = block * depth + L, m_plane = block * m_row + L;
-  PerThread<float> work(points * (v_plane + m_plane));
+  PerThread<float> work(points * (v_plane + m_plane) + (moments ? 3 * m_row : 0));
   parallel_for(ceil_div(tiles, block), 1, [&](int64_t begin, int64_t end) {
     float *const v = work.mine(), *const m = v + points * v_plane;
     for (int64_t job = begin; job < end; job++) {
@@ -186,15 +232,18 @@ void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, cons
                                     (sources.end - sources.begin) * channels, m + i * m_plane + panel * P, m_row, zeros, 0);
           }
         }
-        for (int64_t i = 0; i < count; i++) transform_target(g, phase, y, first + i, m + i * m_row, m_plane, bias, 0, g.out.channels);
+        for (int64_t i = 0; i < count; i++) transform_target(g, phase, y, first + i, m + i * m_row, m_plane, f, 0, g.out.channels);
       }
+      if (!moments) continue;
+      const int64_t at = job * g.out.channels;
+      tile_moments(g, y, first, count, m + points * m_plane, m_row, moments->counts[job], moments->means + at, moments->squares + at);
     }
   });
 }
 
 // Few tiles and many channels: the transformed weights would be far larger than the caches, so one or two panels of filters at a time transform
 // their own, some channels at a time, and multiply all tiles by them.
-void run_by_filters(const Grid& g, float* y, const float* x, const Kernel& w, const float* bias) {
+void run_by_filters(const Grid& g, float* y, const float* x, const Kernel& w, const Finish<float>& f) {
   const int64_t tiles = g.tiles(), points = g.points(), panels = ceil_div(g.out.channels, P), channels = round_up(g.in.channels, L);
   const int64_t depth = g.source_count * channels, v_plane = tiles * depth + L;
   constexpr int64_t some = 64;  // channels
@@ -232,18 +281,20 @@ void run_by_filters(const Grid& g, float* y, const float* x, const Kernel& w, co
         }
       }
       for (int64_t i = 0; i < tiles; i++)
-        transform_target(g, g.targets[target], y, i, m + i * m_row, m_plane, bias, first * P, std::min(g.out.channels, last * P));
+        transform_target(g, g.targets[target], y, i, m + i * m_row, m_plane, f, first * P, std::min(g.out.channels, last * P));
     }
   });
 }
 
-void convolve(const Grid& g, float* y, const float* x, const Kernel& w, const float* bias) {
+void convolve(const Grid& g, float* y, const float* x, const Kernel& w, Finish<float> f, const JobMoments* moments = nullptr) {
   const int64_t width = round_up(g.out.channels, P);
   Scratch padded(scratch_bytes<float>({width}));
   std::fill_n(padded.as<float>(), width, 0.0f);
-  if (bias) std::copy_n(bias, g.out.channels, padded.as<float>());
-  if (by_filters(g)) run_by_filters(g, y, x, w, padded.as<float>());
-  else run_by_tiles(g, y, x, w, padded.as<float>());
+  if (f.bias) std::copy_n(f.bias, g.out.channels, padded.as<float>());
+  f.bias = padded.as<float>();
+  if (few_tiles(g)) run_few_tiles(g, y, x, w, f);
+  else if (by_filters(g)) run_by_filters(g, y, x, w, f);
+  else run_by_tiles(g, y, x, w, f, moments);
 }
 
 bool winograd_fits(const ConvShape& s) {
@@ -262,21 +313,29 @@ bool winograd_chosen(const ConvShape& s, Pass pass) {
   return mode != Winograd::never && winograd_fits(s) && (mode == Winograd::where_possible || winograd_faster(s, pass));
 }
 
-void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const float* bias) {
+int64_t winograd_moment_jobs(const ConvShape& s) {
+  const Grid g = forward_grid(s);
+  return s.groups > 1 || few_tiles(g) || by_filters(g) ? 0 : ceil_div(g.tiles(), block_of(g));
+}
+
+void winograd_forward(const ConvShape& s, float* y, const float* x, const Weight<const float>& w, const Finish<float>& f,
+                      const JobMoments* moments) {
   const Grid grid = forward_grid(s);
   const int64_t channels = s.group_channels(), filters = s.group_filters();
   for (int64_t group = 0; group < s.groups; group++) {
     const Kernel kernel{w.data + group * filters * w.filter, w.filter, w.channel, w.tap[1], w.tap[2]};
-    convolve(grid, y + group * filters, x + group * channels, kernel, bias ? bias + group * filters : nullptr);
+    convolve(grid, y + group * filters, x + group * channels, kernel, f.from(group * filters), moments);
   }
 }
 
 void winograd_backward_input(const ConvShape& s, float* dx, const float* dy, const Weight<const float>& w, const float* bias) {
   const int64_t channels = s.group_channels(), filters = s.group_filters();
+  Finish<float> f;
+  f.bias = bias;
   each_backward_grid(s, [&](const Grid& grid) {
     for (int64_t group = 0; group < s.groups; group++) {
       const Kernel kernel{w.data + group * filters * w.filter, w.channel, w.filter, w.tap[1], w.tap[2]};
-      convolve(grid, dx + group * channels, dy + group * filters, kernel, bias ? bias + group * channels : nullptr);
+      convolve(grid, dx + group * channels, dy + group * filters, kernel, f.from(group * channels));
     }
   });
 }

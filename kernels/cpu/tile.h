@@ -63,23 +63,66 @@ template <class V, int... I> inline V interleave_low(V a, V b, std::integer_sequ
 template <class V, int... I> inline V interleave_high(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (int(sizeof...(I)) / 2 + I / 2 + (I % 2) * int(sizeof...(I)))...);
 }
+// In blocks of E elements: the lower or the upper halves of a's and b's, W elements of each by turns.
+template <int E, int W, int Upper, class V, int... I> inline V unpack(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / E * E + Upper * E / 2 + I % E / W / 2 * W + I % W + I % E / W % 2 * int(sizeof...(I)))...);
+}
+// The even or the odd blocks of E elements of a, then those of b.
+template <int E, int Odd, class V, int... I> inline V blocks(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, ((2 * (I / E) + Odd) * E + I % E)...);
+}
 }  // namespace detail
 
-// Rows become columns: log2 L times, the halves of the rows are interleaved.
+// Rows become columns. Within blocks of 128 bits first, which takes no more than two operands of an instruction, then the blocks.
 template <class T> inline void transpose(lanes_t<T>* rows) {
-  constexpr int L = Lanes<T>::count;
+  constexpr int L = Lanes<T>::count, E = 16 / int(sizeof(T)), B = L / E;
   constexpr auto lanes = std::make_integer_sequence<int, L>{};
-  lanes_t<T> other[L];
-  lanes_t<T>*from = rows, *to = other;
-  for (int step = 1; step < L; step *= 2) {
-    for (int i = 0; i < L / 2; i++) {
-      to[2 * i] = detail::interleave_low(from[i], from[i + L / 2], lanes);
-      to[2 * i + 1] = detail::interleave_high(from[i], from[i + L / 2], lanes);
+  lanes_t<T> t[L];
+#pragma GCC unroll 4
+  for (int g = 0; g < L; g += E) {
+    if constexpr (E == 2) {
+      t[g] = detail::unpack<E, 1, 0>(rows[g], rows[g + 1], lanes), t[g + 1] = detail::unpack<E, 1, 1>(rows[g], rows[g + 1], lanes);
+    } else {
+      const lanes_t<T> a = detail::unpack<E, 1, 0>(rows[g], rows[g + 1], lanes), b = detail::unpack<E, 1, 1>(rows[g], rows[g + 1], lanes),
+                       c = detail::unpack<E, 1, 0>(rows[g + 2], rows[g + 3], lanes), d = detail::unpack<E, 1, 1>(rows[g + 2], rows[g + 3], lanes);
+      t[g] = detail::unpack<E, 2, 0>(a, c, lanes), t[g + 1] = detail::unpack<E, 2, 1>(a, c, lanes);
+      t[g + 2] = detail::unpack<E, 2, 0>(b, d, lanes), t[g + 3] = detail::unpack<E, 2, 1>(b, d, lanes);
     }
-    std::swap(from, to);
   }
-  if (from != rows)
-    for (int i = 0; i < L; i++) rows[i] = from[i];
+  // Block l of t[g * E + k] is block g of row l * E + k.
+#pragma GCC unroll 4
+  for (int k = 0; k < E; k++) {
+    if constexpr (B == 1) {
+      rows[k] = t[k];
+    } else if constexpr (B == 2) {
+      rows[k] = detail::blocks<E, 0>(t[k], t[E + k], lanes), rows[E + k] = detail::blocks<E, 1>(t[k], t[E + k], lanes);
+    } else {
+      static_assert(B == 4);
+      const lanes_t<T> a = detail::blocks<E, 0>(t[k], t[E + k], lanes), b = detail::blocks<E, 1>(t[k], t[E + k], lanes),
+                       c = detail::blocks<E, 0>(t[2 * E + k], t[3 * E + k], lanes), d = detail::blocks<E, 1>(t[2 * E + k], t[3 * E + k], lanes);
+      rows[k] = detail::blocks<E, 0>(a, c, lanes), rows[2 * E + k] = detail::blocks<E, 1>(a, c, lanes);
+      rows[E + k] = detail::blocks<E, 0>(b, d, lanes), rows[3 * E + k] = detail::blocks<E, 1>(b, d, lanes);
+    }
+  }
+}
+
+// Loads v once into a register: the compiler would read it from memory in each product.
+template <class V> inline void keep(V& v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#else
+  (void)v;
+#endif
+}
+
+// The sums of the lanes of n = L vectors, in their order: halves are interleaved and added log2 L times.
+template <class T> inline lanes_t<T> lane_sums(lanes_t<T>* v) {
+  constexpr auto lanes = std::make_integer_sequence<int, Lanes<T>::count>{};
+#pragma GCC unroll 4
+  for (int n = Lanes<T>::count / 2; n >= 1; n /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) v[i] = detail::interleave_low(v[i], v[i + n], lanes) + detail::interleave_high(v[i], v[i + n], lanes);
+  return v[0];
 }
 
 // Transposed: A is stored [depth][rows], else [rows][depth]. `init` has the stride `ldi` (0 repeats one row) and may be C itself.

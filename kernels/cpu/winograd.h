@@ -140,11 +140,30 @@ struct Grid {
   int64_t tiles() const { return images * tiles_y * tiles_x; }
 };
 
+// The weight of a convolution as the tiles see it: filter and channel strides, and those of the kernel's rows and columns.
+struct Kernel {
+  const float* data;
+  int64_t filter, channel, row, column;
+};
+
 struct Range {
   int64_t begin, end;
 };
 
-// Few tiles and many filters: the weights are transformed when they are used and stay in the second-level cache.
+// So few that the weights, which take as long for one tile as for many, are most of the work: 3x3 with
+// stride 1, and with stride 2 forward, in convolution_winograd_few.cpp. The limits are where the other ways overtake.
+inline bool few_tiles(const Grid& g) {
+  const int64_t weights = g.in.channels * g.out.channels;
+  if (g.source_count == 4) return g.sources[3].taps_y == 1 && g.sources[3].taps_x == 1 && g.tiles() <= 12;
+  if (g.source_count * g.target_count > 1 || g.rows != 6 || g.columns != 6 || g.tile != 4) return false;
+  return g.tiles() <= (weights >= 128 * 128 ? 12 : weights >= 64 * 64 ? 8 : 4);
+}
+
+// convolution_winograd_few.cpp. The bias has a vector for each vector of results.
+void run_few_tiles(const Grid& g, float* y, const float* x, const Kernel& w, const conv::Finish<float>& f);
+
+
+// Not many tiles and many filters: the weights are transformed when they are used and stay in the second-level cache.
 inline bool by_filters(const Grid& g) {
   const int64_t width = conv::round_up(g.out.channels, P);
   const int64_t weights = g.points() * g.source_count * g.target_count * g.in.channels * width * int64_t(sizeof(float));
@@ -230,16 +249,18 @@ void transform_input(const Pictures& s, const float* x, int64_t y0, int64_t x0, 
   if (left > 0) pass([&](const float* p, int i, int j) { return inside.at(i, j) ? load_some(p, left) : V{}; });
 }
 
-// A^T m A and the bias for channels [c0, c1) of a tile; m and the bias are at c0.
-template <int KY, int KX>
-void transform_output(const Pictures& s, float* y, int64_t y0, int64_t x0, const float* m, int64_t plane, int64_t columns, const float* bias,
-                      int64_t c0, int64_t c1) {
+// A^T m A for channels [c0, c1) of a tile, finished; m and f are at c0. A vector may be read behind the last bias.
+template <int KY, int KX, bool Scaled, bool Residual>
+void transform_and_finish(const Pictures& s, float* y, int64_t y0, int64_t x0, const float* m, int64_t plane, int64_t columns,
+                          const conv::Finish<float>& f, int64_t c0, int64_t c1) {
   constexpr int H = kPoints<KY>, W = kPoints<KX>, OY = kOutputs<KY>, OX = kOutputs<KX>;
   const int64_t pixel = s.step * s.pixel, line = pixel * s.width, row = plane * columns;
   const Inside<OY, OX> inside(s, y0, x0);
   float* corner = y + (y0 * s.width + x0) * s.pixel + c0;
-  const auto pass = [&](auto put) {
-    const V add = load(bias);
+  const float *bias = f.bias, *scales = f.scale, *shifts = f.shift, *corner_added = Residual ? f.added(corner) : nullptr;
+  const V least = V{} + f.least;
+  const auto pass = [&](auto put, auto get) {
+    const V add = load(bias), scale = Scaled ? load(scales) : V{}, shift = Scaled ? load(shifts) : V{};
     V e[H * OX];
     const float* from = m;
 #pragma GCC unroll 6
@@ -250,24 +271,47 @@ void transform_output(const Pictures& s, float* y, int64_t y0, int64_t x0, const
       output_line<KX>(d, 1, e + i * OX, 1);
     }
     float* to = corner;
+    const float* from_added = corner_added;
 #pragma GCC unroll 4
     for (int j = 0; j < OX; j++, to += pixel) {
-      V o[OY];
+      V o[OY], added[OY] = {};
+      if constexpr (Residual) {  // all before the first store, behind which they would wait where addresses agree in their last bits
+#pragma GCC unroll 4
+        for (int i = 0; i < OY; i++) added[i] = get(from_added + i * line, i, j);
+        from_added += pixel;
+      }
       output_line<KY>(e + j, OX, o, 1);
 #pragma GCC unroll 4
-      for (int i = 0; i < OY; i++) put(to + i * line, o[i] + add, i, j);
+      for (int i = 0; i < OY; i++) {
+        o[i] += add;
+        if constexpr (Scaled) o[i] = conv::finished(o[i], scale, shift, added[i], least);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < OY; i++) put(to + i * line, o[i], i, j);
     }
     corner += L, m += L, bias += L;
+    if constexpr (Scaled) scales += L, shifts += L;
+    if constexpr (Residual) corner_added += L;
   };
   int64_t left = c1 - c0;
   if (inside.whole)
-    for (; left >= L; left -= L) pass([](float* p, V v, int, int) { store(p, v); });
+    for (; left >= L; left -= L) pass([](float* p, V v, int, int) { store(p, v); }, [](const float* p, int, int) { return load(p); });
   const auto some = [&](float* p, V v, int i, int j) {
     if (!inside.at(i, j)) return;
     if (left >= L) store(p, v);
     else store_some(p, v, left);
   };
-  for (; left > 0; left -= L) pass(some);
+  const auto there = [&](const float* p, int i, int j) { return !inside.at(i, j) ? V{} : left >= L ? load(p) : load_some(p, left); };
+  for (; left > 0; left -= L) pass(some, there);
+}
+
+template <int KY, int KX>
+void transform_output(const Pictures& s, float* y, int64_t y0, int64_t x0, const float* m, int64_t plane, int64_t columns,
+                      const conv::Finish<float>& f, int64_t c0, int64_t c1) {
+  const auto run = !f.scale      ? transform_and_finish<KY, KX, false, false>
+                   : !f.residual ? transform_and_finish<KY, KX, true, false>
+                                 : transform_and_finish<KY, KX, true, true>;
+  run(s, y, y0, x0, m, plane, columns, f, c0, c1);
 }
 
 // ---- what becomes of a convolution

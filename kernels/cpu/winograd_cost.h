@@ -77,6 +77,9 @@ inline double winograd_time(const winograd::Grid& g, const ProductCost& c) {
   return time;
 }
 
+// Channels and filters from which on few tiles are always faster by Winograd's products; of fewer the model knows better.
+inline constexpr double kNarrow = 32;
+
 // For shapes that have both.
 inline bool winograd_faster(const ConvShape& s, Pass pass) {
   using namespace winograd;
@@ -94,6 +97,10 @@ inline bool winograd_faster(const ConvShape& s, Pass pass) {
     return winograd < direct;
   }
   const bool forward = pass == Pass::forward;
+  bool few = false;
+  if (forward) few = few_tiles(forward_grid(s));
+  else each_backward_grid(s, [&](const Grid& g) { few = few_tiles(g); });
+  if (few && channels >= kNarrow && filters >= kNarrow) return true;
   const ProductCost& c = forward ? kForwardCost : kInputGradientCost;
   double winograd = far * c.memory, positions = double(s.output_pixels()), row = double(s.kernel[1]), of_position = taps;
   if (forward) {

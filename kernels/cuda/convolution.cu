@@ -120,6 +120,18 @@ void conv_forward(const ConvShape& s, const Tensor& y, const Tensor& x, const Te
   });
 }
 
+void conv_norm(const ConvShape& s, const batch_norm::Shape& n, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias,
+               const BatchNormChannels& channels, const BatchNormVariance& variance, const Tensor* residual, bool relu) {
+  conv_forward(s, y, x, w, bias);
+  batch_norm_apply(n, y, y, channels, variance, residual, relu);
+}
+
+void conv_stats(const ConvShape& s, const batch_norm::Shape& n, const Tensor& y, const Tensor& x, const Tensor& w, const Tensor* bias,
+                const Tensor& mean, const Tensor& var, const BatchNormUpdate& update) {
+  conv_forward(s, y, x, w, bias);
+  batch_norm_stats(n, mean, var, y, update);
+}
+
 void conv_backward_input(const ConvShape& s, const Tensor& dx, const Tensor& dy, const Tensor& w, const Tensor* bias) {
   if (dx.numel == 0) return;
   if (pointwise_product(s, dx, dy, w, bias, s.filters, s.channels, w.strides[0], w.strides[1])) return;

@@ -29,10 +29,7 @@ function projection(inChannels: number, outChannels: number, stride: number): Se
 
 /** Convolution, normalisation and ReLU, with the residual added before the ReLU if there is one. */
 function convNormRelu(x: Tensor, conv: Conv2d, norm: BatchNorm2d, residual: Tensor | null = null): Tensor {
-  const y = conv.call(x);
-  const z = norm.fused(y, { activation: "relu", residual });
-  letGo(y, conv, norm);
-  return z;
+  return norm.after(conv, x, { activation: "relu", residual });
 }
 
 /** Two 3x3 convolutions and a shortcut: the block of ResNet-18 and 34. */
