@@ -79,23 +79,20 @@ Deno.test("conv2d() by Winograd agrees with float64 and the direct products", ()
 });
 
 Deno.test("conv2d() by Winograd gives the same bits for every number of threads and memory order of weight and picture", () => {
+  // N, C, O, H, W and the stride: few tiles, more, many; few with a stride, more.
+  const shapes = [
+    [1, 40, 50, 4, 4, 1],
+    [1, 70, 33, 8, 3, 1],
+    [5, 70, 66, 3, 4, 1],
+    [3, 130, 140, 8, 8, 1],
+    [2, 20, 100, 5, 6, 1],
+    [9, 40, 24, 9, 8, 1],
+    [2, 70, 33, 14, 7, 2],
+    [9, 40, 24, 9, 8, 2],
+  ];
   const threads = getThreads();
   try {
-    for (
-      const [N, C, O, H, W, stride = 1] of [[1, 40, 50, 4, 4], [1, 70, 33, 8, 3], [5, 70, 66, 3, 4], [3, 130, 140, 8, 8], [
-        2,
-        20,
-        100,
-        5,
-        6,
-      ], [
-        9,
-        40,
-        24,
-        9,
-        8,
-      ]]
-    ) {
+    for (const [N, C, O, H, W, stride] of shapes) {
       scope(() => {
         const [x, w, b, dy] = [[N, C, H, W], [O, C, 3, 3], [O], [N, O, Math.ceil(H / stride), Math.ceil(W / stride)]].map((shape, i) =>
           numbers(shape, i + 1, "float32")
