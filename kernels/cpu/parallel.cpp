@@ -1,4 +1,5 @@
-// The threads behind parallel_for: each thread that calls has a team of its own. Chunks are taken one by one, and the caller waits for those that are being
+// The threads behind parallel_for: each thread that calls has a team of its own. A thread begins with its own part of the chunks, so that it meets in its
+// caches what it wrote in the kernel before, and goes on with the others' parts. Chunks are taken one by one, and the caller waits for those that are being
 // worked on, never for a worker that has not come yet. OpenMP's regions end when every thread has come: on a processor that others use, too, the caller and
 // the worker it waits for may be on the same core, where waiting keeps the worker from coming.
 #include "parallel.h"
@@ -41,8 +42,12 @@ class Team {
 
   void run(int threads, int64_t chunks, ChunkFunction f, const void* body) {
     grow(threads - 1);
-    f_ = f, body_ = body, chunks_ = chunks, threads_ = threads;
-    next_.store(0, std::memory_order_relaxed);
+    f_ = f, body_ = body, threads_ = threads;
+    const auto bound = [&](int64_t part) { return chunks / threads * part + chunks % threads * part / threads; };
+    for (int i = 0; i < threads; i++) {
+      parts_[i].next.store(bound(i), std::memory_order_relaxed);
+      parts_[i].end = bound(i + 1);
+    }
     state_.fetch_or(kOpen, std::memory_order_release);
     announce();
     work();
@@ -63,6 +68,7 @@ class Team {
 
   // Fewer workers than asked for, if the system gives no more, only take longer.
   void grow(int count) {
+    if (int(parts_.size()) <= count) parts_ = std::vector<Part>(count + 1);
     try {
       while (int(workers_.size()) < count) workers_.emplace_back([this, mine = int(workers_.size()) + 1] { serve(mine); });
     } catch (const std::system_error&) {
@@ -71,7 +77,10 @@ class Team {
 
   void work() {
     busy = true;
-    for (int64_t c; (c = next_.fetch_add(1, std::memory_order_relaxed)) < chunks_;) f_(body_, c);
+    for (int i = 0; i < threads_; i++) {
+      Part& part = parts_[(number + i) % threads_];
+      for (int64_t c; (c = part.next.fetch_add(1, std::memory_order_relaxed)) < part.end;) f_(body_, c);
+    }
     busy = false;
   }
 
@@ -101,11 +110,14 @@ class Team {
 
   alignas(64) std::atomic<int> jobs_{0};
   alignas(64) std::atomic<int> state_{0};
-  alignas(64) std::atomic<int64_t> next_{0};
   alignas(64) ChunkFunction f_ = nullptr;
   const void* body_ = nullptr;
-  int64_t chunks_ = 0;
   int threads_ = 0;
+  struct alignas(64) Part {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  std::vector<Part> parts_;
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };

@@ -171,11 +171,14 @@ inline bool by_filters(const Grid& g) {
   return g.tiles() <= few && g.target_count * width >= 4 * P;
 }
 
-// Otherwise, as many tiles at a time as keep V and M in the second-level cache, in whole register tiles; at least 8 blocks for the threads.
+// Otherwise, as many tiles at a time as keep V and M in the second-level cache, in whole register tiles; at least 8 blocks for the threads. Where there are
+// not that many, a last one by itself would keep the others waiting: an even number of blocks of one size.
 inline int64_t block_of(const Grid& g) {
   const int64_t depth = g.source_count * conv::round_up(g.in.channels, L), width = conv::round_up(g.out.channels, P);
   const int64_t block = std::clamp<int64_t>((int64_t(640) << 10) / (g.points() * 4 * (depth + width)), 1, 112);
-  return std::max<int64_t>(std::min(block, conv::ceil_div(g.tiles(), 8)) / kTileRows, 1) * kTileRows;
+  const int64_t whole = std::max<int64_t>(std::min(block, conv::ceil_div(g.tiles(), 8)) / kTileRows, 1) * kTileRows;
+  const int64_t blocks = conv::ceil_div(g.tiles(), whole);
+  return blocks > 8 ? whole : conv::ceil_div(g.tiles(), conv::round_up(blocks, 2));
 }
 
 inline Range phases_at(const Phase* phases, int count, const Grid& g, int64_t point) {
