@@ -45,6 +45,8 @@ export interface Result {
   gbs?: number;
   /** Part of the measured peak. */
   of_peak?: number;
+  /** Nanoseconds from one core to another and back, before and after the row. */
+  apart?: (number | null)[];
   /** With `--scaling`: on one thread, and how much faster all are. */
   scaling?: Record<string, Times & { speedup: number }>;
 }
@@ -93,10 +95,19 @@ function contender(peer: Peer, as: string, threads: number): Contender {
   return { times: [], time: async (steps) => (await peer.ask({ do: "time", as, steps, threads })).ms as number };
 }
 
-/** Small work is compiled by V8 as it runs: every side has half a second for it, or 40 turns. */
-async function warmUp(side: Contender, row: Row): Promise<void> {
+/** Milliseconds that a turn of the fastest side takes at least: what a turn begins with (threads awake, data in caches) is a small part of it. */
+const TURN = 100;
+
+function stepsOf(ms: number): number {
+  return Math.max(1, Math.ceil(TURN / ms));
+}
+
+/** Half a second of work, in which V8 compiles what is small. Returns what a step then takes. */
+async function warmUp(side: Contender): Promise<number> {
   const until = performance.now() + 500;
-  for (let i = 0; i === 0 || (row.steps > 1 && i < 40 && performance.now() < until); i++) await side.time(row.steps);
+  let ms = await side.time(1);
+  while (performance.now() < until) ms = await side.time(stepsOf(ms));
+  return ms;
 }
 
 /** OpenMP's threads look for more work for some milliseconds before they sleep, on a core that the next side would miss. */
@@ -167,11 +178,13 @@ export async function measure(row: Row, plan: Plan): Promise<Result> {
       if (torch !== null && beside.has("pytorch")) alone.set("pytorch", contender(torch, "default", 1));
     }
     const turns = [mine, ...beside.values(), ...alone.values()];
-    for (const it of turns) await warmUp(it, row);
+    let fastest = Infinity;
+    for (const it of turns) fastest = Math.min(fastest, await warmUp(it));
+    const steps = stepsOf(fastest);
     for (let round = 0; round < plan.rounds; round++) {
       for (const it of turns) {
         await settle();
-        it.times.push(await it.time(row.steps));
+        it.times.push(await it.time(steps));
       }
     }
 

@@ -26,6 +26,9 @@ export function busy(machine: Machine): boolean {
   return machine.load > 0.7;
 }
 
+/** Nanoseconds from core to core and back beyond which they are those of two processors, or of parts of one without a common cache. */
+const FAR = 150;
+
 /** Names of the columns. */
 export const titles: Readonly<Record<Column, string>> = {
   pytorch: "PyTorch",
@@ -62,6 +65,8 @@ export function line(result: Result, columns: readonly Column[]): string {
   if (result.gflops !== undefined) out += `  ${result.gflops.toFixed(0)} GFLOP/s`;
   if (result.gbs !== undefined) out += `  ${result.gbs.toFixed(1)} GB/s`;
   if (result.of_peak !== undefined) out += ` ${(result.of_peak * 100).toFixed(0)} %`;
+  const apart = Math.max(...(result.apart ?? []).map(Number));
+  if (apart > FAR) out += `  cores ${apart} ns apart`;
   for (const side of Object.values(sides)) if ("why" in side) out += `\n  * ${side.why}`;
   return out;
 }

@@ -1,7 +1,8 @@
 /**
- * `deno task bench [row ...]`: the same work in dinograd, PyTorch (default layout, channels-last, torch.compile) and TensorFlow.js, taking turns in one run. Results
+ * `deno task bench [row ...]`: the same work in dinograd, PyTorch (default layout, channels-last, torch.compile) and TensorFlow.js, taking turns of 0.1 s or more in one run. Results
  * are compared first (of models the losses of ten training steps); a row whose results differ is an error. Prints medians, the ratios of dinograd's to the others'
- * (below 1: dinograd is faster), GFLOP/s or GB/s and their part of the machine's measured peak (`peak/peak.cpp`).
+ * (below 1: dinograd is faster), GFLOP/s or GB/s and their part of the machine's measured peak (`peak/peak.cpp`), and where cores were far apart while a row
+ * was measured (a virtual machine's may be on two processors for a while, where all that they share takes longer).
  *
  * `--rounds=7`, `--threads=2`, `--python=python3`; `--columns=pytorch,channels_last,compile,tensorflow` (default: all that this machine has); `--scaling`: one thread,
  * too; `--json`: a line on the machine and a line a row, with all that was measured; `--from=FILE`: prints or draws lines of an earlier `--json` instead of measuring;
@@ -15,7 +16,7 @@ import { parseArgs } from "@std/cli";
 import { setThreads } from "../mod.ts";
 
 import { type Column, columns as allColumns, measure, Mismatch, type Plan, type Result, start } from "./measure.ts";
-import { measurePeak, type Peak } from "./peak/peak.ts";
+import { measureApart, measurePeak, type Peak } from "./peak/peak.ts";
 import { PyTorch, TensorFlow } from "./pytorch.ts";
 import { busy, chart, head, line, type Machine } from "./report.ts";
 import { type Row, rows } from "./rows.ts";
@@ -139,7 +140,8 @@ async function main(): Promise<void> {
     const plan: Plan = { rounds, threads, python: String(options.python), columns: present, scaling, folder };
     for (const row of wanted.length === 0 ? rows : rows.filter(({ name }) => wanted.includes(name))) {
       try {
-        const result = withRates(await measure(row, plan), row, machine.peak);
+        const before = await measureApart(folder), measured = await measure(row, plan);
+        const result = { ...withRates(measured, row, machine.peak), apart: [before, await measureApart(folder)] };
         results.push(result);
         console.log(options.json ? JSON.stringify(result) : line(result, present));
       } catch (error) {

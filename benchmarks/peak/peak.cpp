@@ -2,12 +2,21 @@
 //
 // Multiply-adds: 12 independent chains of vectors a thread, enough to hide their latency; two operations each.
 // Memory: the largest of a sum (one array read) and a = b + 3 * c (two read, one written).
+//
+// `peak apart`: how long a word takes from one core to another and back, {"apart": nanoseconds}, of the first two that this process may use. On a virtual
+// machine it changes as the host moves it: cores of one cache answer in some 60 ns, those of two processors in 300.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <omp.h>
+#include <thread>
 #include <vector>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(__SSE__)
 #include <immintrin.h>
 #endif
@@ -53,7 +62,47 @@ static void triad(float* a, const float* b, const float* c, long n) {
 #endif
 }
 
+/// Nanoseconds, 0 where threads cannot be held on a core or there is only one.
+static double apart() {
+#if defined(__linux__)
+  cpu_set_t allowed, core[2];
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 0;
+  int found = 0;
+  for (int i = 0; i < CPU_SETSIZE && found < 2; i++) {
+    if (!CPU_ISSET(i, &allowed)) continue;
+    CPU_ZERO(&core[found]);
+    CPU_SET(i, &core[found++]);
+  }
+  if (found < 2) return 0;
+  constexpr int turns = 20000;
+  std::atomic<int> word{0};
+  std::thread other([&] {
+    sched_setaffinity(0, sizeof core[1], &core[1]);
+    for (int i = 0; i < turns; i++) {
+      while (word.load(std::memory_order_acquire) != 2 * i + 1) {}
+      word.store(2 * i + 2, std::memory_order_release);
+    }
+  });
+  sched_setaffinity(0, sizeof core[0], &core[0]);
+  double start = 0;
+  for (int i = 0; i < turns; i++) {
+    if (i == turns / 2) start = now();
+    word.store(2 * i + 1, std::memory_order_release);
+    while (word.load(std::memory_order_acquire) != 2 * i + 2) {}
+  }
+  const double nanoseconds = (now() - start) * 1e9 / (turns - turns / 2);
+  other.join();
+  return nanoseconds;
+#else
+  return 0;
+#endif
+}
+
 int main(int argc, char** argv) {
+  if (argc > 1 && std::strcmp(argv[1], "apart") == 0) {
+    std::printf("{\"apart\": %.0f}\n", apart());
+    return 0;
+  }
   omp_set_num_threads(argc > 1 ? std::atoi(argv[1]) : 1);
   double flops = 0, bytes = 0;
   for (int run = 0; run < 300; run++) flops = std::max(flops, chains(300000));

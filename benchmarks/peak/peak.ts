@@ -14,6 +14,16 @@ export interface Peak {
   readonly width: number;
 }
 
+/** Nanoseconds that a word takes from one core to another and back, by the program that {@linkcode measurePeak} has left in `folder`; `null` without one. */
+export async function measureApart(folder: string): Promise<number | null> {
+  try {
+    const { stdout } = await new Deno.Command(`${folder}/peak`, { args: ["apart"] }).output();
+    return JSON.parse(new TextDecoder().decode(stdout)).apart || null;
+  } catch {
+    return null;
+  }
+}
+
 /** Measures it; `null` without a C++ compiler. */
 export async function measurePeak(threads: number, folder: string): Promise<Peak | null> {
   const program = `${folder}/peak`, source = new URL("peak.cpp", import.meta.url).pathname;

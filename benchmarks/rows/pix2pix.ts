@@ -14,7 +14,6 @@ export const pix2pixRow: Row = {
   name: "pix2pix_step",
   what: "pix2pix, generator and discriminator, 1x3x256x256, Adam, training step",
   flops: 86.9e9,
-  steps: 1,
   checks: 10,
   tolerance: 2e-2,
   inputs() {

@@ -21,8 +21,6 @@ export interface Row {
   /** Bytes moved or operations done by one step, for GB/s or GFLOP/s. */
   readonly bytes?: number;
   readonly flops?: number;
-  /** Steps per timing: enough that one timing is at least some milliseconds. */
-  readonly steps: number;
   /** Steps of which the results are compared. */
   readonly checks: number;
   /** Largest relative difference that passes. */
@@ -76,7 +74,6 @@ export function bothWays(
   return {
     name,
     what,
-    steps: 1,
     checks: 1,
     tolerance: 1e-3,
     inputs: () => ({ x: values(shape), g: values(shape, 2) }),

@@ -11,7 +11,6 @@ export const smallRows: readonly Row[] = [
   {
     name: "tiny_add_1000",
     what: "1000 additions of 64 floats, recorded",
-    steps: 20,
     checks: 1,
     tolerance: 1e-6,
     inputs: () => ({ x: values([64]), g: values([64], 2) }),
@@ -34,7 +33,6 @@ export const smallRows: readonly Row[] = [
     name: "conv3x3_forward",
     what: "3x3 convolution of 32x64x32x32 to 64 channels, forward",
     flops: 2 * 9 * 64 * 64 * 32 * 32 * 32,
-    steps: 1,
     checks: 1,
     tolerance: 1e-3,
     inputs: () => ({ x: values([32, 64, 32, 32]), w: values([64, 64, 3, 3], 2) }),
