@@ -52,6 +52,8 @@ const list: [Shape, Partial<Settings>][] = [
   [[1, 40, 3, 6, 5, [1, 1]], {}],
   [[1, 3, 40, 6, 5, [1, 1]], {}],
   [[2, 41, 23, 7, 6, [1, 1]], { stride: [2, 1] }],
+  [[5, 20, 70, 31, 29, [1, 1]], { stride: [2, 2] }], // several slices of positions, every fourth pixel
+  [[3, 41, 37, 15, 13, [1, 1]], { stride: [3, 4] }],
   [[1, 35, 18, 6, 7, [3, 2]], { padding: [1, 0], dilation: [1, 2] }],
   // few channels
   [[2, 3, 20, 19, 23, [7, 7]], { stride: [2, 2], padding: [3, 3] }],

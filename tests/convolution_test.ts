@@ -86,6 +86,7 @@ const cases: Case[] = [
   { x: [1, 6, 6, 5], w: [6, 1, 3, 3], stride: [2, 2], padding: [1, 1], dilation: [1, 1], groups: 6 },
   { x: [1, 4, 5, 5], w: [8, 1, 3, 3], stride: [1, 1], padding: [1, 1], dilation: [1, 1], groups: 4 },
   { x: [1, 17, 4, 4], w: [3, 17, 1, 1], stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 },
+  { x: [2, 36, 3, 5, 4], w: [40, 18, 1, 1, 1], stride: [2, 2, 3], padding: [0, 0, 0], dilation: [1, 1, 1], groups: 2 },
   { x: [1, 33, 5, 3], w: [17, 33, 1, 1], stride: [2, 3], padding: [0, 0], dilation: [1, 1], groups: 1 },
   { x: [1, 3, 6, 8], w: [5, 3, 2, 2], stride: [2, 2], padding: [0, 0], dilation: [1, 1], groups: 1 },
   { x: [1, 3, 3, 3], w: [2, 3, 2, 2], stride: [5, 4], padding: [2, 3], dilation: [1, 1], groups: 1 },

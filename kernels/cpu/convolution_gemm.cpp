@@ -134,10 +134,27 @@ template <class T> bool direct(const Product<T>& p) {
   return true;
 }
 
+// Positions that meet no tap, of which there are as many as the stride leaves out.
+template <class T> void fill(const Product<T>& p) {
+  constexpr int64_t L = Lanes<T>::count;
+  const int64_t lines = p.batch * p.rows[0] * p.rows[1], whole = p.columns / L * L;
+  parallel_for(lines, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, p.rows[2] * p.columns)), [&](int64_t begin, int64_t end) {
+    for (int64_t line = begin; line < end; line++) {
+      const int64_t y = line % p.rows[1], z = line / p.rows[1] % p.rows[0], n = line / p.rows[1] / p.rows[0];
+      T* out = p.y + n * p.strides[0] + z * p.strides[1] + y * p.strides[2];
+      for (int64_t x = 0; x < p.rows[2]; x++, out += p.strides[3]) {
+        for (int64_t c = 0; c < whole; c += L) store(out + c, load(p.bias + c));
+        if (whole < p.columns) store_some(out + whole, load(p.bias + whole), p.columns - whole);
+      }
+    }
+  });
+}
+
 template <class T> void multiply(const Product<T>& p) {
   constexpr int64_t P = kPanel<T>;
   const int64_t positions = p.positions(), depth = p.depth(), panels = ceil_div(p.columns, P), width = panels * P;
   if (positions == 0 || p.columns == 0) return;
+  if (depth == 0 && !p.finish) return fill(p);
   const bool uniform = p.strides[2] == p.rows[2] * p.strides[3] && p.strides[1] == p.rows[1] * p.strides[2] &&
                        p.strides[0] == p.rows[0] * p.strides[1];
   const bool whole = p.columns % Lanes<T>::count == 0;  // no vector reaches past the columns

@@ -39,15 +39,29 @@ void gather(const ConvShape& s, const T* x, int64_t channels, int64_t first, int
   }
 }
 
+// Each position its own pixel, all of them or some.
+bool one_pixel(const ConvShape& s) { return s.taps() == 1 && s.padding[0] == 0 && s.padding[1] == 0 && s.padding[2] == 0; }
+
+// pack_panel of the pixels that `count` positions from `first` meet, line by line; x is at the first column.
+template <class T> void pack_pixels(const ConvShape& s, T* b, const T* x, int64_t first, int64_t count, int64_t valid) {
+  for (int64_t r = 0; r < count;) {
+    const int64_t at = (first + r) % s.output[2], line = (first + r) / s.output[2], run = std::min(s.output[2] - at, count - r);
+    const int64_t z = line / s.output[1] % s.output[0] * s.stride[0], n = line / s.output[1] / s.output[0];
+    const int64_t pixel = ((n * s.input[0] + z) * s.input[1] + line % s.output[1] * s.stride[1]) * s.input[2] + at * s.stride[2];
+    pack_panel(b + r * kPanel<T>, x + pixel * s.pixel, s.stride[2] * s.pixel, run, valid);
+    r += run;
+  }
+}
+
 }  // namespace
 
 template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>& dw, const T* dy, const T* x) {
   constexpr int64_t P = kPanel<T>;
   const int64_t channels = s.group_channels(), filters = s.group_filters(), positions = s.output_pixels(), taps = s.taps();
   if (taps * channels == 0 || filters == 0) return;
-  const bool in_place = pointwise(s);
   // Where the filters of a channel are apart, dw^T = dy^T * x has its rows as they lie in memory.
-  const bool exchanged = in_place && dw.channel == 1 && filters > kFew<T> && channels > kFew<T>;
+  const bool exchanged = one_pixel(s) && dw.channel == 1 && filters > kFew<T> && channels > kFew<T>;
+  const bool in_place = exchanged || pointwise(s);  // the rows of the left side
   const int64_t depth = exchanged ? filters : taps * channels, columns = exchanged ? channels : filters;
   const int64_t panels = ceil_div(columns, P), width = panels * P;
   const int64_t parts = ceil_div(depth, 24 * kTileRows), part = parts == 1 ? depth : round_up(ceil_div(depth, parts), kTileRows);
@@ -84,7 +98,8 @@ template <class T> void gemm_backward_weight(const ConvShape& s, const Weight<T>
           }
           for (int64_t panel = panel0; panel < panel1; panel++) {
             const int64_t valid = std::min(P, columns - panel * P);
-            pack_panel(b, from + panel * P, right_stride, count, valid);
+            if (exchanged && !pointwise(s)) pack_pixels(s, b, right + panel * P, first, count, valid);
+            else pack_panel(b, from + panel * P, right_stride, count, valid);
             tile_rows<T, true>(k1 - k0, valid, pixels, pixel, b, count, sum + panel * P, width, sum + panel * P, width);
           }
         }
