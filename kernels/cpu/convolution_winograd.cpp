@@ -246,8 +246,8 @@ void run_by_tiles(const Grid& g, float* y, const float* x, const Kernel& w, cons
 void run_by_filters(const Grid& g, float* y, const float* x, const Kernel& w, const Finish<float>& f) {
   const int64_t tiles = g.tiles(), points = g.points(), panels = ceil_div(g.out.channels, P), channels = round_up(g.in.channels, L);
   const int64_t depth = g.source_count * channels, v_plane = tiles * depth + L;
-  constexpr int64_t some = 64;  // channels
   const int64_t width = panels * g.target_count >= 16 && tiles <= 64 ? 2 : 1, jobs = ceil_div(panels, width);
+  const int64_t some = 128 / width;  // channels: their transformed weights are half of the second-level cache
   const int64_t u_panel = some * P, u_plane = width * u_panel + L, m_row = width * P, m_plane = tiles * m_row + L;
   Scratch memory(scratch_bytes<float>({points, v_plane}));
   float* const v = memory.as<float>();
