@@ -176,7 +176,8 @@ let bytesAfterCollection = 0;
 const COLLECTION_FLOOR = 32 * 2 ** 20;
 
 /**
- * Frees the memory of unreachable tensors: collects garbage and lets the finalisers run.
+ * Frees the memory of unreachable tensors: collects garbage and lets the finalisers run. What V8's compiler looks at just then, on a thread of its own,
+ * stays until a later collection.
  *
  * A `DataLoader` does this by itself between batches when {@linkcode pressed} says so.
  */

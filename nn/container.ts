@@ -27,8 +27,9 @@ function checkModule(value: unknown, op: string, what: string): asserts value is
  * Modules one after the other: the output of each is the input of the next.
  *
  * Results between two of dinograd's own layers are let go as soon as the next layer has them. A batch normalisation and the `ReLU` behind it run as one
- * pass, and so do `Linear` or a convolution and the `ReLU`, `LeakyReLU`, `Sigmoid` or `Tanh` behind it, unless one of the two has hooks. In evaluation mode,
- * where nothing is to be recorded, a convolution and the batch normalisation behind it are one as well, with the `ReLU` that may follow.
+ * pass, and so do `Linear` or a convolution and the `ReLU`, `LeakyReLU`, `Sigmoid` or `Tanh` behind it, unless one of the two has hooks. A convolution
+ * makes the statistics of a batch normalisation behind it, and in evaluation mode, where nothing is to be recorded, normalises what it writes, with the
+ * `ReLU` that may follow.
  *
  * @example
  * ```ts

@@ -23,6 +23,7 @@ import {
 } from "@dinograd/dinograd";
 import { assert, assertEquals, assertNotEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { counting } from "./data/datasets.ts";
+import { collected } from "./leaks.ts";
 
 const module = new URL("./data/datasets.ts", import.meta.url);
 const numbers = (length: number): number[] => Array.from({ length }, (_, i) => i);
@@ -86,8 +87,7 @@ Deno.test("DataLoader() gathers the rows of tensors", async () => {
     assertEquals(indices.sort(), numbers(6));
   }
   for (const x of [images, last, spread, labels]) x.dispose();
-  await memory.collect();
-  assertEquals(memory.stats().tensors, before);
+  assertEquals(await collected(before), before);
 });
 
 Deno.test("DataLoader() over an iterable dataset", async () => {

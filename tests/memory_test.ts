@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { cpu } from "../ffi/device.ts";
 import { libraryOf } from "../ffi/library.ts";
 import { DisposedError, fromArray, keep, memory, ones, OutOfMemoryError, scope, type Tensor, tensor, zeros } from "../mod.ts";
+import { collected } from "./leaks.ts";
 
 const live = () => memory.stats().tensors;
 
@@ -123,14 +124,13 @@ Deno.test("setLimit() makes a synchronous loop fail with the largest groups and 
 });
 
 Deno.test("unreachable tensors are collected once the loop returns to the event loop", async () => {
-  await memory.collect();
+  await collected(0);
   const before = live();
   (() => {
     for (let i = 0; i < 500; i++) ones([100]).mul(i);
   })();
   assert(live() >= before + 1000);
-  await memory.collect();
-  assertEquals(live(), before);
+  assertEquals(await collected(before), before);
 });
 
 Deno.test("a plain asynchronous loop stays bounded when it collects under pressure", async () => {

@@ -1,6 +1,7 @@
 /** Every collective in every dtype, against plain loops. */
 import { assert, assertEquals } from "@std/assert";
 import { distributed, type DType, memory, noGrad, rand, type Tensor, tensor, zeros } from "../../mod.ts";
+import { collected } from "../leaks.ts";
 
 const dtypes: DType[] = ["float32", "float64", "float16", "bfloat16", "int32", "int64", "uint8"];
 const ops: distributed.ReduceOp[] = ["sum", "average", "product", "min", "max"];
@@ -145,7 +146,5 @@ export async function conformance(rank: number, size: number): Promise<void> {
   strided(rank, size);
   await asynchronous(rank, size);
   for (let i = 0; i < 3; i++) distributed.barrier();
-  await memory.collect();
-  await memory.collect();
-  assertEquals(memory.stats().tensors, before, "tensors left behind");
+  assertEquals(await collected(before), before, "tensors left behind");
 }
