@@ -87,7 +87,8 @@ Deno.test("DataLoader() gathers the rows of tensors", async () => {
     assertEquals(indices.sort(), numbers(6));
   }
   for (const x of [images, last, spread, labels]) x.dispose();
-  assertEquals(await collected(before), before);
+  const left = await collected(before);
+  assert(left <= before, `${left - before} tensors stay`);
 });
 
 Deno.test("DataLoader() over an iterable dataset", async () => {
