@@ -126,8 +126,9 @@ template <class T> inline lanes_t<T> lane_sums(lanes_t<T>* v) {
 }
 
 // Transposed: A is stored [depth][rows], else [rows][depth]. `init` has the stride `ldi` (0 repeats one row) and may be C itself.
-// Exact: of the last vector of a row only `last` elements are read from init and written.
-template <class T, int R, int V, bool Transposed, bool Exact>
+// Exact: of the last vector of a row only `last` elements are read from init and written. Ahead: fetches what lies behind B, the next panel, into the
+// second-level cache. The hardware stops at each page, and what another core has written is far away.
+template <class T, int R, int V, bool Transposed, bool Exact, bool Ahead>
 void tile(const T* a, int64_t lda, const T* b, int64_t depth, T* c, int64_t ldc, const T* init, int64_t ldi, [[maybe_unused]] int64_t last) {
   constexpr int L = Lanes<T>::count;
   lanes_t<T> sum[R][V];
@@ -149,7 +150,10 @@ void tile(const T* a, int64_t lda, const T* b, int64_t depth, T* c, int64_t ldc,
     for (int64_t k = k0; k < k1; k++) {
       lanes_t<T> column[V];
 #pragma GCC unroll 2
-      for (int v = 0; v < V; v++) column[v] = load(b + k * kPanel<T> + v * L);
+      for (int v = 0; v < V; v++) {
+        column[v] = load(b + k * kPanel<T> + v * L);
+        if (Ahead && v * kVectorBytes % 64 == 0) __builtin_prefetch(b + (depth + k) * kPanel<T> + v * L, 0, 2);
+      }
 #pragma GCC unroll 16
       for (int r = 0; r < R; r++) {
         const T scale = Transposed ? a[k * lda + r] : a[r * lda + k];
@@ -169,9 +173,9 @@ void tile(const T* a, int64_t lda, const T* b, int64_t depth, T* c, int64_t ldc,
 
 template <class T> using TileFunction = void (*)(const T*, int64_t, const T*, int64_t, T*, int64_t, const T*, int64_t, int64_t);
 
-template <class T, int V, bool Transposed, bool Exact, int... R>
+template <class T, int V, bool Transposed, bool Exact, bool Ahead, int... R>
 constexpr std::array<TileFunction<T>, sizeof...(R)> tile_functions(std::integer_sequence<int, R...>) {
-  return {tile<T, R + 1, V, Transposed, Exact>...};
+  return {tile<T, R + 1, V, Transposed, Exact, Ahead>...};
 }
 
 // C[rows][columns <= kPanel] += A * B by tiles of near equal height. Writes whole vectors, so C needs room up to the next multiple of one,
@@ -179,14 +183,17 @@ constexpr std::array<TileFunction<T>, sizeof...(R)> tile_functions(std::integer_
 template <class T, bool Transposed, bool Exact = false>
 void tile_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T* b, int64_t depth, T* c, int64_t ldc, const T* init,
                int64_t ldi) {
-  static constexpr auto one = tile_functions<T, 1, Transposed, Exact>(std::make_integer_sequence<int, kTileRows>{});
-  static constexpr auto two = tile_functions<T, 2, Transposed, Exact>(std::make_integer_sequence<int, kTileRows>{});
+  constexpr bool ahead = !Transposed;
+  constexpr auto heights = std::make_integer_sequence<int, kTileRows>{};
+  static constexpr auto one = tile_functions<T, 1, Transposed, Exact, false>(heights), two = tile_functions<T, 2, Transposed, Exact, false>(heights);
+  static constexpr auto last_one = tile_functions<T, 1, Transposed, Exact, ahead>(heights);
+  static constexpr auto last_two = tile_functions<T, 2, Transposed, Exact, ahead>(heights);
   constexpr int64_t L = Lanes<T>::count;
-  const auto& functions = columns <= L ? one : two;
   const int64_t last = columns < 2 * L ? columns - (columns > L ? L : 0) : L;
   int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (int64_t r = 0; r < rows; tiles--) {
     const int64_t height = (rows - r + tiles - 1) / tiles;
+    const auto& functions = tiles > 1 ? (columns <= L ? one : two) : columns <= L ? last_one : last_two;
     functions[size_t(height - 1)](a + (Transposed ? r : r * lda), lda, b, depth, c + r * ldc, ldc, init + r * ldi, ldi, last);
     r += height;
   }
