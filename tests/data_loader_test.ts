@@ -272,8 +272,8 @@ Deno.test("DataLoader() ends its workers and frees their memory when the loop is
     );
   }
   // Nine workers made 2 MB each.
-  for (let i = 0; i < 100 && memory.stats().bytes - before > 4e6; i++) await memory.collect();
-  assert(memory.stats().bytes - before <= 4e6, `${memory.stats().bytes - before} bytes left behind`);
+  const left = await collected(before + 4e6, "bytes") - before;
+  assert(left <= 4e6, `${left} bytes left behind`);
 });
 
 Deno.test("DataLoader() with a worker over an iterable dataset", async () => {

@@ -16,10 +16,10 @@ export function test(name: string, fn: () => void | Promise<void>, options?: { i
 }
 
 /**
- * Collects garbage until at most so many tensors are alive, and returns how many are. One collection is not always enough: V8 compiles on another thread,
+ * Collects garbage until at most so many tensors, or bytes, are alive, and returns how many are. One collection is not always enough: V8 compiles on another thread,
  * and what it looks at there stays.
  */
-export async function collected(most: number): Promise<number> {
-  for (let i = 0; i < 100 && memory.stats().tensors > most; i++) await memory.collect();
-  return memory.stats().tensors;
+export async function collected(most: number, what: "tensors" | "bytes" = "tensors"): Promise<number> {
+  for (let i = 0; i < 100 && memory.stats()[what] > most; i++) await memory.collect();
+  return memory.stats()[what];
 }

@@ -55,7 +55,7 @@ struct BatchNormVariance {
   double eps;
 };
 
-// Provided by each library (batch_norm.cpp, batch_norm_backward.cpp, batch_norm.cu); checked by entry/batch_norm.cpp.
+// Provided by each library (batch_norm.cpp, batch_norm.cu); checked by entry/batch_norm.cpp.
 void batch_norm_stats(const batch_norm::Shape& s, const Tensor& mean, const Tensor& var, const Tensor& x, const BatchNormUpdate& update);
 void batch_norm_update(const Tensor& mean, const Tensor& var, const BatchNormUpdate& update);
 void batch_norm_apply(const batch_norm::Shape& s, const Tensor& y, const Tensor& x, const BatchNormChannels& channels, const BatchNormVariance& variance,

@@ -185,16 +185,15 @@ void tile_rows(int64_t rows, int64_t columns, const T* a, int64_t lda, const T* 
                int64_t ldi) {
   constexpr bool ahead = !Transposed;
   constexpr auto heights = std::make_integer_sequence<int, kTileRows>{};
-  static constexpr auto one = tile_functions<T, 1, Transposed, Exact, false>(heights), two = tile_functions<T, 2, Transposed, Exact, false>(heights);
-  static constexpr auto last_one = tile_functions<T, 1, Transposed, Exact, ahead>(heights);
-  static constexpr auto last_two = tile_functions<T, 2, Transposed, Exact, ahead>(heights);
+  static constexpr std::array<TileFunction<T>, kTileRows> functions[2][2] = {
+      {tile_functions<T, 1, Transposed, Exact, false>(heights), tile_functions<T, 2, Transposed, Exact, false>(heights)},
+      {tile_functions<T, 1, Transposed, Exact, ahead>(heights), tile_functions<T, 2, Transposed, Exact, ahead>(heights)}};
   constexpr int64_t L = Lanes<T>::count;
   const int64_t last = columns < 2 * L ? columns - (columns > L ? L : 0) : L;
   int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (int64_t r = 0; r < rows; tiles--) {
     const int64_t height = (rows - r + tiles - 1) / tiles;
-    const auto& functions = tiles > 1 ? (columns <= L ? one : two) : columns <= L ? last_one : last_two;
-    functions[size_t(height - 1)](a + (Transposed ? r : r * lda), lda, b, depth, c + r * ldc, ldc, init + r * ldi, ldi, last);
+    functions[tiles == 1][columns > L][size_t(height - 1)](a + (Transposed ? r : r * lda), lda, b, depth, c + r * ldc, ldc, init + r * ldi, ldi, last);
     r += height;
   }
 }

@@ -1,4 +1,4 @@
-// Batch normalisation of x [N, C, S...], the passes of cpu/batch_norm.cpp and cpu/batch_norm_backward.cpp: statistics and sums in one launch each,
+// Batch normalisation of x [N, C, S...], the passes of cpu/batch_norm.cpp: statistics and sums in one launch each,
 // whose last blocks join the others, and one launch for each of the other passes. Rows (channels-last) and planes (contiguous) have kernels of
 // their own; both move packs of 16 bytes where sizes and addresses allow it. Moments are taken about the first value of a channel.
 #include "../common/batch_norm.h"
