@@ -23,7 +23,7 @@ import {
 } from "../mod.ts";
 import { libraryOf } from "../ffi/library.ts";
 import { textOf } from "../tensor/shape.ts";
-import { resnet18, UNet } from "../vision/mod.ts";
+import { PatchGan, Pix2PixGenerator, resnet18, shufflenetV2X1_0, UNet } from "../vision/mod.ts";
 import { numbers, relativeError, trio } from "./convolution_data.ts";
 import { assertThrows, device } from "./device.ts";
 
@@ -333,7 +333,7 @@ Deno.test("conv2d() takes a slice of the channels where it lies", () => {
 });
 
 Deno.test({
-  name: "ResNet and U-Net change no memory order",
+  name: "ResNet, U-Net, PatchGAN, pix2pix's generator and ShuffleNet change no memory order",
   ignore: device.type !== "cpu", // the count is the CPU library's
   fn() {
     // deno-lint-ignore no-explicit-any
@@ -356,6 +356,18 @@ Deno.test({
         assertEquals(joined, 2 * depth); // what cat() writes
         const ones = z.mul(z).sum(), [, backward] = counted(() => ones.backward());
         assertEquals(backward, 0);
+        const picture = (channels: number, size: number) => numbers([1, channels, size, size], 1, "float32").channelsLast();
+        const judge = new PatchGan(), pair = picture(6, 64), [score, judged] = counted(() => judge.call(pair));
+        assertEquals(judged, 0);
+        const loss = score.mul(score).sum(), [, back] = counted(() => loss.backward());
+        assertEquals(back, 0);
+        // What cat() writes and, in ShuffleNet, the shuffle; their gradients are copied in the order that they have.
+        const generator = new Pix2PixGenerator(), shuffled = shufflenetV2X1_0({ numClasses: 4 });
+        for (const [other, size, joins] of [[generator, 256, 2 * 7], [shuffled, 64, 3 * 16]] as const) {
+          const x = picture(3, size), [out, written] = counted(() => other.call(x));
+          assertEquals(written, joins);
+          out.mul(out).sum().backward();
+        }
       });
       assertEquals(library.dg_conv_reorders(), reorders);
     } finally {
